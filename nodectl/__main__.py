@@ -1,0 +1,5 @@
+"""`python -m nodectl`."""
+
+from nodectl.cli.main import main
+
+main()

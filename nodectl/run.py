@@ -1,0 +1,111 @@
+"""The only door to other programs.
+
+Always an argument list, never a shell. Standard input is empty unless given, the environment is
+built here, and a failure carries the last lines of what the program said.
+"""
+
+import logging
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nodectl.errors import CommandFailed, ToolMissing
+
+log = logging.getLogger(__name__)
+
+DEFAULT_TIMEOUT_S = 120.0
+_TAIL_LINES = 8
+_SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# Debian's name; what other distributions call it is close enough to find it.
+_PACKAGES = {
+    "sfdisk": "fdisk",
+    "partx": "util-linux",
+    "lsblk": "util-linux",
+    "blkid": "util-linux",
+    "wipefs": "util-linux",
+    "losetup": "mount",
+    "mkswap": "util-linux",
+    "findmnt": "util-linux",
+    "mkfs.ext4": "e2fsprogs",
+    "mkfs.xfs": "xfsprogs",
+    "mkfs.btrfs": "btrfs-progs",
+    "udevadm": "udev",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """What a program left behind."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+
+def _environment() -> dict[str, str]:
+    return {
+        "PATH": f"{os.environ.get('PATH', '')}:{_SEARCH_PATH}",
+        "LANG": "C.UTF-8",
+        "LC_ALL": "C.UTF-8",
+    }
+
+
+def _tail(output: bytes) -> str:
+    lines = output.decode("utf-8", "replace").strip().splitlines()
+    return "\n".join(f"  {line}" for line in lines[-_TAIL_LINES:])
+
+
+def run(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    input: bytes | None = None,  # noqa: A002 - the word that subprocess uses
+    ok: Sequence[int] = (0,),
+    timeout: float = DEFAULT_TIMEOUT_S,
+    cwd: Path | None = None,
+) -> Completed:
+    """Run a program to its end and return what it said.
+
+    Raises:
+        ToolMissing: there is no such program.
+        CommandFailed: its status is not in `ok`, or it took longer than `timeout` seconds
+            (then it and all its children are killed).
+    """
+    words = tuple(os.fspath(word) for word in argv)
+    line = shlex.join(words)
+    log.debug("run: %s", line)
+    try:
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=_environment(),
+            cwd=cwd,
+            start_new_session=True,  # a time-out ends the whole group; Ctrl-C is ours to handle
+        )
+    except FileNotFoundError as exc:
+        if cwd is not None and not cwd.is_dir():
+            raise
+        package = _PACKAGES.get(words[0], words[0])
+        msg = f"the program {words[0]} is not installed"
+        raise ToolMissing(msg, hint=f"install the package {package}") from exc
+    try:
+        stdout, stderr = process.communicate(input, timeout=timeout)
+    except subprocess.TimeoutExpired as exc:
+        msg = f"{line} did not end within {timeout:g} s and was killed"
+        raise CommandFailed(msg) from exc
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    if process.returncode not in ok:
+        said = _tail(stderr) or _tail(stdout)
+        msg = f"{line} ended with status {process.returncode}" + (f":\n{said}" if said else "")
+        raise CommandFailed(msg)
+    return Completed(argv=words, status=process.returncode, stdout=stdout, stderr=stderr)

@@ -1,0 +1,84 @@
+"""The realm key and the keys derived from it.
+
+One 32-byte secret, made by `nodectl init`, never leaves the controller. Everything else is derived
+from it with BLAKE3's key derivation mode (a context string for each purpose), so that one purpose
+can never be turned into another. A node gets `ContentKeys` when it joins, and a swarm key for each
+manifest that it may have.
+"""
+
+import secrets
+from dataclasses import dataclass, field
+
+from blake3 import blake3
+
+from nodectl.ids import Root
+
+KEY_BYTES = 32
+
+_CHUNK_ID = "nodectl 2026-11 chunk id"
+_SEAL = "nodectl 2026-11 frame seal"
+_NONCE = "nodectl 2026-11 frame nonce"
+_SWARM = "nodectl 2026-11 swarm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentKeys:
+    """What a node needs to read and write frames of its realm; each 32 bytes, never shown."""
+
+    chunk_id: bytes = field(repr=False)  # keys BLAKE3 over plain bytes: the ChunkId
+    seal: bytes = field(repr=False)  # AES-256-GCM over the encoded bytes
+    nonce: bytes = field(repr=False)  # keys BLAKE3 over the encoded bytes: the nonce
+
+    def __post_init__(self) -> None:
+        """Refuse keys of a wrong length."""
+        if {len(self.chunk_id), len(self.seal), len(self.nonce)} != {KEY_BYTES}:
+            raise ValueError("each content key has 32 bytes")
+
+    def to_hex(self) -> dict[str, str]:
+        """Return the keys as they are kept in a file of mode 0600 and sent when a node joins."""
+        return {
+            "chunk_id": self.chunk_id.hex(),
+            "seal": self.seal.hex(),
+            "nonce": self.nonce.hex(),
+        }
+
+    @classmethod
+    def from_hex(cls, document: dict[str, str]) -> "ContentKeys":
+        """Return the keys that `to_hex` wrote.
+
+        Raises:
+            ValueError: a key is absent or not 32 bytes in hexadecimal digits.
+        """
+        if set(document) != {"chunk_id", "seal", "nonce"}:
+            raise ValueError("content keys are chunk_id, seal and nonce")
+        return cls(**{name: bytes.fromhex(text) for name, text in document.items()})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealmKey:
+    """The realm's one secret: 32 bytes."""
+
+    secret: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse a secret of a wrong length."""
+        if len(self.secret) != KEY_BYTES:
+            raise ValueError("a realm key has 32 bytes")
+
+    @classmethod
+    def generate(cls) -> "RealmKey":
+        """Make a new realm key from the system's random source."""
+        return cls(secret=secrets.token_bytes(KEY_BYTES))
+
+    def _derive(self, context: str) -> bytes:
+        return blake3(self.secret, derive_key_context=context).digest()
+
+    def content_keys(self) -> ContentKeys:
+        """Derive the keys for chunks and frames."""
+        return ContentKeys(
+            chunk_id=self._derive(_CHUNK_ID), seal=self._derive(_SEAL), nonce=self._derive(_NONCE)
+        )
+
+    def swarm_key(self, root: Root) -> bytes:
+        """Derive the key of the swarm of one manifest: 32 bytes; it keys the MAC of requests."""
+        return blake3(root, key=self._derive(_SWARM)).digest()
