@@ -1,0 +1,143 @@
+"""The index of a store: SQLite beside the packs, which can be thrown away and made again.
+
+Rows of frames and, in the same transaction, how far each pack is indexed. The packs are the truth:
+opening a store compares sizes and scans what the index does not know.
+"""
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from nodectl.ids import ChunkId, FrameId
+from nodectl.store.packs import PackedFrame
+
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE frames (
+    frame_id BLOB PRIMARY KEY, chunk_id BLOB NOT NULL, pack TEXT NOT NULL,
+    offset INTEGER NOT NULL, sealed_len INTEGER NOT NULL, plain_len INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX frames_by_chunk ON frames (chunk_id);
+CREATE TABLE packs (pack TEXT PRIMARY KEY, indexed INTEGER NOT NULL) WITHOUT ROWID;
+"""
+_BUSY_TIMEOUT_S = 60.0
+_COLUMNS = "frame_id, chunk_id, pack, offset, sealed_len, plain_len"
+
+
+class Index:
+    """Rows of frames; each thread has its own connection."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the index file; `sqlite3.DatabaseError` if it is damaged."""
+        self._path = path
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+        self._prepare()
+
+    def _connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            # Closed by `close` from whichever thread; each is used by its own thread alone.
+            connection = sqlite3.connect(
+                self._path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            )
+            # NORMAL never corrupts, and a transaction that a power cut loses is found again in the
+            # packs. The cache is small because a node has many other uses for its memory.
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA cache_size = -8192")
+            self._local.connection = connection
+            with self._lock:
+                self._connections.append(connection)
+        return connection
+
+    def _prepare(self) -> None:
+        self._connection().execute("PRAGMA journal_mode = WAL")
+        with self._transaction() as connection:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version not in (0, _SCHEMA_VERSION):
+                raise sqlite3.DatabaseError(f"index version {version} is not known")
+            if version == 0:
+                for statement in _SCHEMA.split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write under the lock from the first statement on: all of it counts, or nothing."""
+        connection = self._connection()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close every connection."""
+        with self._lock:
+            for connection in self._connections:
+                connection.close()
+            self._connections.clear()
+        self._local = threading.local()
+
+    def add(self, frames: Iterable[PackedFrame]) -> None:
+        """Add rows (one that is there is kept) and how far their packs are indexed."""
+        rows = list(frames)
+        ends: dict[str, int] = {}
+        for row in rows:
+            ends[row.pack] = max(ends.get(row.pack, 0), row.offset + row.sealed_len)
+        with self._transaction() as connection:
+            connection.executemany(
+                f"INSERT OR IGNORE INTO frames ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", rows
+            )
+            connection.executemany(
+                "INSERT INTO packs (pack, indexed) VALUES (?, ?) ON CONFLICT (pack)"
+                " DO UPDATE SET indexed = max(indexed, excluded.indexed)",
+                ends.items(),
+            )
+
+    def find(self, frame_id: FrameId) -> PackedFrame | None:
+        """Return where a frame stands."""
+        row = (
+            self._connection()
+            .execute(f"SELECT {_COLUMNS} FROM frames WHERE frame_id = ?", (frame_id,))
+            .fetchone()
+        )
+        return None if row is None else PackedFrame(*row)
+
+    def find_chunk(self, chunk_id: ChunkId) -> PackedFrame | None:
+        """Return where some frame of a chunk stands (there may be more than one level of zstd)."""
+        row = (
+            self._connection()
+            .execute(f"SELECT {_COLUMNS} FROM frames WHERE chunk_id = ? LIMIT 1", (chunk_id,))
+            .fetchone()
+        )
+        return None if row is None else PackedFrame(*row)
+
+    def indexed(self) -> dict[str, int]:
+        """Return how far (bytes) each pack is indexed."""
+        return dict(self._connection().execute("SELECT pack, indexed FROM packs"))
+
+    def forget_pack(self, pack: str) -> None:
+        """Remove a pack that is gone, with its rows."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM frames WHERE pack = ?", (pack,))
+            connection.execute("DELETE FROM packs WHERE pack = ?", (pack,))
+
+    def totals(self) -> tuple[int, int]:
+        """Return the number of frames and their sealed bytes."""
+        count, size = (
+            self._connection()
+            .execute("SELECT count(*), coalesce(sum(sealed_len), 0) FROM frames")
+            .fetchone()
+        )
+        return count, size
+
+    def rows(self) -> Iterator[PackedFrame]:
+        """Yield all rows, by FrameId."""
+        cursor = self._connection().execute(f"SELECT {_COLUMNS} FROM frames ORDER BY frame_id")
+        return (PackedFrame(*row) for row in cursor)

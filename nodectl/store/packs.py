@@ -1,0 +1,206 @@
+r"""Packs: append-only files of frames, each record telling its own name, so no index is precious.
+
+    pack   = b"NCPACK\0\1" | record ...
+    record = magic b"NCFR" | sealed_len u32 | plain_len u32 | frame_id 32 | chunk_id 32 | sealed
+             (u32 little-endian)
+
+A pack is written by one process alone, which holds an exclusive flock on it while it may still
+grow. A reader that finds bytes behind the last record that the index knows scans them: whole
+records with the right FrameId count, and what follows the last of them (the write that a crash
+tore) is cut off as soon as nobody holds the lock.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from blake3 import blake3
+
+from nodectl.errors import NoSpace
+from nodectl.ids import ChunkId, FrameId
+from nodectl.store.model import StoredFrame
+from nodectl.units import MIB
+
+PACK_MAX = 64 * MIB  # bytes; a pack is closed by the record that brings it there
+PACK_HEADER = b"NCPACK\0\1"
+SUFFIX = ".pack"
+_RECORD = struct.Struct("<4sII32s32s")
+_RECORD_MAGIC = b"NCFR"
+# Frames are at most 1 MiB and a little; root blocks of huge manifests are a few MiB.
+RECORD_MAX = 64 * MIB
+_WRITE_BATCH = 4 * MIB  # bytes gathered before a write call
+
+
+class PackedFrame(NamedTuple):
+    """Where one frame stands."""
+
+    frame_id: FrameId
+    chunk_id: ChunkId
+    pack: str  # file name without suffix
+    offset: int  # of the sealed bytes in the pack file
+    sealed_len: int
+    plain_len: int
+
+
+class PackWriter:
+    """Appends frames to packs of its own; used by one thread at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        """Prepare to write into `folder`; the first pack is made with the first frame."""
+        self._folder = folder
+        self._fd = -1
+        self._pack = ""
+        self._size = 0  # bytes of the current pack, the unwritten ones included
+        self._synced = 0  # bytes of the current pack that are durable
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def append(self, frame: StoredFrame) -> PackedFrame:
+        """Add one frame; it is durable after the next `sync`.
+
+        Raises:
+            NoSpace: the file system is full. Nothing of what was not synced counts.
+        """
+        if self._fd < 0:
+            self._begin()
+        sealed = frame.sealed
+        header = _RECORD.pack(
+            _RECORD_MAGIC, len(sealed), frame.plain_len, frame.frame_id, frame.chunk_id
+        )
+        offset = self._size + _RECORD.size
+        self._pending += (header, sealed)
+        self._size = offset + len(sealed)
+        self._pending_bytes += len(header) + len(sealed)
+        placed = PackedFrame(
+            frame.frame_id, frame.chunk_id, self._pack, offset, len(sealed), frame.plain_len
+        )
+        if self._pending_bytes >= _WRITE_BATCH:
+            self._flush()
+        if self._size >= PACK_MAX:
+            self.close()
+        return placed
+
+    def sync(self) -> None:
+        """Make all that was appended durable."""
+        if self._fd < 0:
+            return
+        self._flush()
+        try:
+            os.fdatasync(self._fd)
+        except OSError as exc:
+            self._abandon()
+            raise _as_no_space(exc, self._folder) from exc
+        self._synced = self._size
+
+    def close(self) -> None:
+        """Make all durable and leave the pack to everybody."""
+        if self._fd < 0:
+            return
+        self.sync()
+        os.close(self._fd)
+        self._fd = -1
+
+    def _begin(self) -> None:
+        self._pack = secrets.token_hex(8)
+        path = self._folder / f"{self._pack}{SUFFIX}"
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.write(self._fd, PACK_HEADER)
+            folder_fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder_fd)
+            finally:
+                os.close(folder_fd)
+        except OSError as exc:
+            raise _as_no_space(exc, self._folder) from exc
+        self._size = self._synced = len(PACK_HEADER)
+
+    def _flush(self) -> None:
+        data = memoryview(b"".join(self._pending))
+        self._pending.clear()
+        self._pending_bytes = 0
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except OSError as exc:
+            self._abandon()
+            raise _as_no_space(exc, self._folder) from exc
+
+    def _abandon(self) -> None:
+        """Leave the pack after a failed write, and give back the space of what does not count."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, self._synced)
+        os.close(self._fd)
+        self._fd = -1
+        self._pending.clear()
+        self._pending_bytes = 0
+
+
+def _as_no_space(exc: OSError, folder: Path) -> Exception:
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return NoSpace(
+            f"no space left for the store in {folder}",
+            hint="free space there and start again: what is stored is whole and is not sent twice",
+        )
+    return exc
+
+
+def scan(fd: int, pack: str, begin: int) -> Iterator[PackedFrame]:
+    """Yield the whole and valid records of a pack from offset `begin` (0: from its first).
+
+    Ends at the end of the file or at the first record that is torn or not what it says.
+    """
+    size = os.fstat(fd).st_size
+    at = begin
+    if at == 0:
+        if os.pread(fd, len(PACK_HEADER), 0) != PACK_HEADER:
+            return
+        at = len(PACK_HEADER)
+    while at + _RECORD.size <= size:
+        magic, sealed_len, plain_len, frame_id, chunk_id = _RECORD.unpack(
+            os.pread(fd, _RECORD.size, at)
+        )
+        body = at + _RECORD.size
+        if magic != _RECORD_MAGIC or sealed_len > min(RECORD_MAX, size - body):
+            return
+        if blake3(os.pread(fd, sealed_len, body)).digest() != frame_id:
+            return
+        yield PackedFrame(frame_id, chunk_id, pack, body, sealed_len, plain_len)
+        at = body + sealed_len
+
+
+def read_runs(fds: dict[str, int], frames: Sequence[PackedFrame]) -> Iterator[bytes]:
+    """Yield sealed bytes in the order of `frames`, reading neighbours in a pack with one call."""
+    first = 0
+    while first < len(frames):
+        last = first
+        begin = frames[first].offset
+        end = begin + frames[first].sealed_len
+        while last + 1 < len(frames):
+            following = frames[last + 1]
+            near = following.pack == frames[first].pack and 0 <= following.offset - end <= _GAP
+            if not near or following.offset + following.sealed_len - begin > _RUN_MAX:
+                break
+            last += 1
+            end = following.offset + following.sealed_len
+        data = os.pread(fds[frames[first].pack], end - begin, begin)
+        for frame in frames[first : last + 1]:
+            yield data[frame.offset - begin : frame.offset - begin + frame.sealed_len]
+        first = last + 1
+
+
+_GAP = 4096  # bytes between two frames that are cheaper read than skipped
+_RUN_MAX = 4 * MIB
