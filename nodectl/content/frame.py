@@ -28,6 +28,7 @@ from nodectl.trust.keys import ContentKeys
 
 CHUNK_MAX = 1 << 20  # plain bytes of one chunk, at most
 FRAME_VERSION = 1
+REALM_TAG_BYTES = 16
 _NONCE_BYTES = 12
 _TAG_BYTES = 16
 _CODEC_PLAIN = b"\0"
@@ -85,6 +86,10 @@ class FrameCodec:
             )
             self._local.contexts = contexts
         return contexts
+
+    def realm_tag(self) -> bytes:
+        """Return 16 bytes by which manifests of this realm are told from those of others."""
+        return blake3(b"nodectl realm", key=self._keys.chunk_id).digest(REALM_TAG_BYTES)
 
     def chunk_id(self, plain: bytes | memoryview) -> ChunkId:
         """Return the ChunkId of plain bytes."""

@@ -1,0 +1,205 @@
+"""Manifests of trees through a store: written part by part, read part by part.
+
+A manifest is never whole in memory: a part holds about a thousand entries, and whoever needs all of
+them iterates.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Self
+
+from blake3 import blake3
+
+from nodectl.content.format import (
+    decode_head,
+    decode_part,
+    decode_root_block,
+    encode_head,
+    encode_part,
+    encode_root_block,
+    record_bytes,
+)
+from nodectl.content.frame import Frame, FrameCodec, FrameRef
+from nodectl.content.manifest import (
+    KIND_TREE,
+    RECORD_CHUNKS_MAX,
+    Entry,
+    Extent,
+    Kind,
+    RootBlock,
+    TreeOrder,
+    chunk_places,
+    ends_part,
+)
+from nodectl.content.spans import SpanTable
+from nodectl.errors import ContentInvalid
+from nodectl.ids import FrameId, Root
+from nodectl.store.model import NO_CHUNK, Store, StoredFrame
+
+
+def split_records(entry: Entry) -> Iterator[Entry]:
+    """Yield the FILE record and the MORE records of a file with any number of chunks."""
+    chunks = entry.chunks
+    if len(chunks) <= RECORD_CHUNKS_MAX:
+        yield entry
+        return
+    places = list(chunk_places(entry.extents, entry.size, sparse=bool(entry.extents)))
+    for first in range(0, len(chunks), RECORD_CHUNKS_MAX):
+        part = places[first : first + RECORD_CHUNKS_MAX]
+        kept: dict[str, Any] = {
+            "chunks": chunks[first : first + RECORD_CHUNKS_MAX],
+            "extents": tuple(_joined(part)) if entry.extents else (),
+        }
+        if first == 0:
+            yield entry._replace(**kept)
+        else:
+            yield Entry(path=entry.path, kind=Kind.MORE, size=part[0][0], **kept)
+
+
+def _joined(places: list[tuple[int, int]]) -> Iterator[Extent]:
+    """Join chunk places that touch each other into extents."""
+    begin, end = places[0][0], places[0][0]
+    for offset, length in places:
+        if offset != end:
+            yield begin, end - begin
+            begin = offset
+        end = offset + length
+    yield begin, end - begin
+
+
+class ManifestWriter:
+    """Takes entries in tree order and stores the manifest; `put` takes each frame of it."""
+
+    def __init__(
+        self, codec: FrameCodec, put: Callable[[StoredFrame], None], head: dict[str, Any]
+    ) -> None:
+        """Begin with the head."""
+        self._codec = codec
+        self._put = put
+        self._order = TreeOrder()
+        self._rows: list[Entry] = []
+        self._row_bytes = 0
+        self._entries = 0
+        self._plain_bytes = 0
+        self._parts: list[FrameRef] = []
+        self._add_part(encode_head(head))
+
+    def add(self, entry: Entry) -> None:
+        """Add one entry; a file with all its chunks.
+
+        Raises:
+            ContentInvalid: it may not stand here, or is impossible.
+        """
+        self._plain_bytes += sum(ref.plain_len for ref in entry.chunks)
+        self._entries += 1
+        for record in split_records(entry):
+            self._order.add(record)
+            self._rows.append(record)
+            self._row_bytes += record_bytes(record)
+            if ends_part(record.path, len(self._rows), self._row_bytes):
+                self._end_part()
+
+    def finish(self) -> tuple[Root, RootBlock]:
+        """Store the last part and the root block; return the manifest's id."""
+        self._order.end_file()
+        if self._rows:
+            self._end_part()
+        block = RootBlock(
+            KIND_TREE,
+            self._codec.realm_tag(),
+            self._entries,
+            self._plain_bytes,
+            tuple(self._parts),
+        )
+        data = encode_root_block(block)
+        root = Root(blake3(data).digest())
+        self._put(StoredFrame(FrameId(root), NO_CHUNK, len(data), data))
+        return root, block
+
+    def _end_part(self) -> None:
+        self._add_part(encode_part(self._rows))
+        self._rows.clear()
+        self._row_bytes = 0
+
+    def _add_part(self, plain: bytes) -> None:
+        frame = self._codec.seal(plain, self._codec.chunk_id(plain))
+        self._put(stored(frame))
+        self._parts.append(frame.ref)
+
+
+def stored(frame: Frame) -> StoredFrame:
+    """Return a frame as a store takes it."""
+    ref = frame.ref
+    return StoredFrame(ref.frame_id, ref.chunk_id, ref.plain_len, frame.sealed)
+
+
+class TreeManifest:
+    """One manifest, read from a store that holds its root block and its parts."""
+
+    def __init__(self, root: Root, block: RootBlock, store: Store, codec: FrameCodec) -> None:
+        """Use `open`."""
+        self.root = root
+        self.block = block
+        self._store = store
+        self._codec = codec
+
+    @classmethod
+    def open(cls, root: Root, store: Store, codec: FrameCodec) -> Self:
+        """Read and check the root block.
+
+        Raises:
+            FrameMissing: it is not in the store.
+            ContentInvalid: it is damaged, of an unknown version, or of another realm.
+        """
+        data = store.get(FrameId(root))
+        if blake3(data).digest() != root:
+            raise ContentInvalid(f"the root block {root.hex()} in the store is damaged")
+        block = decode_root_block(data)
+        if block.realm_tag != codec.realm_tag():
+            raise ContentInvalid(f"the manifest {root.hex()} is of another realm")
+        return cls(root, block, store, codec)
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """What was left out and where it came from (reads part 0)."""
+        return decode_head(self._open(self.block.parts[0]))
+
+    @property
+    def part_count(self) -> int:
+        """How many parts hold entries; they are numbered from 0."""
+        return len(self.block.parts) - 1
+
+    def part(self, number: int) -> list[Entry]:
+        """Return the entries of one part, each checked by itself.
+
+        Raises:
+            FrameMissing, ContentInvalid: as the words say.
+        """
+        return decode_part(self._open(self.block.parts[number + 1]))
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield all records, their order checked.
+
+        Raises:
+            ContentInvalid: at the first record that may not stand where it stands.
+        """
+        order = TreeOrder()
+        count = 0
+        for number in range(self.part_count):
+            for entry in self.part(number):
+                order.add(entry)
+                count += entry.kind != Kind.MORE
+                yield entry
+        order.end_file()
+        if count != self.block.entries:
+            raise ContentInvalid(f"the manifest {self.root.hex()} is not complete")
+
+    def span_table(self) -> SpanTable:
+        """Return the spans of all the frames that its files need."""
+        return SpanTable(ref for entry in self.entries() for ref in entry.chunks)
+
+    def meta_table(self) -> SpanTable:
+        """Return the spans of its own parts."""
+        return SpanTable(self.block.parts)
+
+    def _open(self, ref: FrameRef) -> bytes:
+        return self._codec.open(self._store.get(ref.frame_id), ref)
