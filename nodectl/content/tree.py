@@ -69,10 +69,8 @@ def _joined(places: list[tuple[int, int]]) -> Iterator[Extent]:
 class ManifestWriter:
     """Takes entries in tree order and stores the manifest; `put` takes each frame of it."""
 
-    def __init__(
-        self, codec: FrameCodec, put: Callable[[StoredFrame], None], head: dict[str, Any]
-    ) -> None:
-        """Begin with the head."""
+    def __init__(self, codec: FrameCodec, put: Callable[[StoredFrame], None]) -> None:
+        """Begin an empty manifest."""
         self._codec = codec
         self._put = put
         self._order = TreeOrder()
@@ -81,7 +79,6 @@ class ManifestWriter:
         self._entries = 0
         self._plain_bytes = 0
         self._parts: list[FrameRef] = []
-        self._add_part(encode_head(head))
 
     def add(self, entry: Entry) -> None:
         """Add one entry; a file with all its chunks.
@@ -98,32 +95,35 @@ class ManifestWriter:
             if ends_part(record.path, len(self._rows), self._row_bytes):
                 self._end_part()
 
-    def finish(self) -> tuple[Root, RootBlock]:
-        """Store the last part and the root block; return the manifest's id."""
+    def finish(self, head: dict[str, Any]) -> tuple[Root, RootBlock, StoredFrame]:
+        """Store the last part and the head; return id, content and frame of the root block.
+
+        The root block is not stored here: it goes in last, when all that it stands for is durable.
+        """
         self._order.end_file()
         if self._rows:
             self._end_part()
+        head_ref = self._add_part(encode_head(head))
         block = RootBlock(
             KIND_TREE,
             self._codec.realm_tag(),
             self._entries,
             self._plain_bytes,
-            tuple(self._parts),
+            (head_ref, *self._parts),
         )
         data = encode_root_block(block)
         root = Root(blake3(data).digest())
-        self._put(StoredFrame(FrameId(root), NO_CHUNK, len(data), data))
-        return root, block
+        return root, block, StoredFrame(FrameId(root), NO_CHUNK, len(data), data)
 
     def _end_part(self) -> None:
-        self._add_part(encode_part(self._rows))
+        self._parts.append(self._add_part(encode_part(self._rows)))
         self._rows.clear()
         self._row_bytes = 0
 
-    def _add_part(self, plain: bytes) -> None:
+    def _add_part(self, plain: bytes) -> FrameRef:
         frame = self._codec.seal(plain, self._codec.chunk_id(plain))
         self._put(stored(frame))
-        self._parts.append(frame.ref)
+        return frame.ref
 
 
 def stored(frame: Frame) -> StoredFrame:

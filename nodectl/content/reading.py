@@ -1,0 +1,219 @@
+"""Reading files for a capture: consistently, cut into chunks, sealed into packs. Runs in workers.
+
+A file counts as read consistently when its inode, size, mtime and ctime after the last byte are
+what they were before the first. A file that changes meanwhile is read again, three times; then the
+capture is told, and never gets a torn one.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from nodectl.content.frame import FrameCodec, FrameRef
+from nodectl.content.manifest import XATTRS_MAX, Extent, XAttrs, chunk_places
+from nodectl.content.tree import stored
+from nodectl.errors import PathUnreadable
+from nodectl.ids import ChunkId
+from nodectl.store.index import Index
+from nodectl.store.packs import PackedFrame, PackWriter
+from nodectl.units import MIB
+
+_ATTEMPTS = 4
+_BLOCK = 4096  # holes are whole blocks of this size
+# O_NONBLOCK: what was a file when it was listed may be a fifo by now, and opening one would wait.
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_SYNC_AFTER = 64 * MIB  # sealed bytes between two durable points of a worker
+
+
+class Signature(NamedTuple):
+    """What tells one state of a file from another."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> "Signature":
+        """Return the signature of a status."""
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class FileJob(NamedTuple):
+    """A file to read, or a range of a large one."""
+
+    number: int
+    path: bytes  # below the tree
+    expected: Signature
+    begin: int = 0
+    length: int = -1  # -1: the whole file, with its holes
+
+
+class FileResult(NamedTuple):
+    """What reading a file gave."""
+
+    number: int
+    begin: int = 0  # as in the job
+    chunks: tuple[FrameRef, ...] = ()
+    extents: tuple[Extent, ...] = ()  # where it is sparse
+    xattrs: XAttrs = ()
+    status: os.stat_result | None = None  # where it is no longer what the walk saw
+    problem: str = ""  # why it could not be read
+    changed: bool = False  # it changed whenever it was read
+    gone: bool = False
+
+
+class BatchResult(NamedTuple):
+    """What a worker has to say: results, and frames that are durable since it last spoke."""
+
+    files: list[FileResult]
+    durable: list[PackedFrame]
+
+
+class _Changed(Exception):
+    """The file is not what it was when the reading began."""
+
+
+class CaptureHandler:
+    """A worker of a capture: files in, frames into packs of its own, references out."""
+
+    def __init__(self, tree: Path, packs: Path, index: Path, codec: FrameCodec) -> None:
+        """Open the index and get ready to write."""
+        self._tree = os.fsencode(tree)
+        self._codec = codec
+        self._index = Index(index)
+        self._writer = PackWriter(packs)
+        self._flags = _OPEN | (os.O_NOATIME if os.geteuid() == 0 else 0)
+        self._written: dict[ChunkId, FrameRef] = {}  # since the last durable point
+        self._placed: list[PackedFrame] = []
+        self._placed_bytes = 0
+
+    def handle(self, job: list[FileJob]) -> BatchResult:
+        """Read some files."""
+        return BatchResult([self._file(one) for one in job], self._durable())
+
+    def finish(self) -> BatchResult:
+        """Close the last pack."""
+        self._writer.close()
+        placed, self._placed = self._placed, []
+        return BatchResult([], placed)
+
+    def _durable(self) -> list[PackedFrame]:
+        """Return frames for the index when it is time to make them durable."""
+        if self._placed_bytes < _SYNC_AFTER:
+            return []
+        self._writer.sync()
+        placed, self._placed, self._placed_bytes = self._placed, [], 0
+        self._written.clear()
+        return placed
+
+    def _file(self, job: FileJob) -> FileResult:
+        path = self._tree + b"/" + job.path
+        try:
+            fd = os.open(path, self._flags)
+        except FileNotFoundError:
+            return FileResult(job.number, job.begin, gone=True)
+        except OSError as exc:
+            return FileResult(job.number, job.begin, problem=exc.strerror or str(exc))
+        try:
+            return self._read(fd, job)
+        except OSError as exc:
+            return FileResult(job.number, job.begin, problem=exc.strerror or str(exc))
+        finally:
+            os.close(fd)
+
+    def _read(self, fd: int, job: FileJob) -> FileResult:
+        expected, status = job.expected, None
+        for _ in range(1 if job.length >= 0 else _ATTEMPTS):
+            try:
+                extents, chunks = self._content(fd, expected, job)
+                xattrs = read_xattrs(fd)
+                after = os.fstat(fd)
+                if Signature.of(after) == expected and stat.S_ISREG(after.st_mode):
+                    return FileResult(job.number, job.begin, chunks, extents, xattrs, status)
+            except _Changed:
+                after = os.fstat(fd)
+            if not stat.S_ISREG(after.st_mode):
+                return FileResult(job.number, job.begin, gone=True)
+            expected, status = Signature.of(after), after
+        return FileResult(job.number, job.begin, changed=True)
+
+    def _content(
+        self, fd: int, expected: Signature, job: FileJob
+    ) -> tuple[tuple[Extent, ...], tuple[FrameRef, ...]]:
+        """Read and seal the chunks of the job's range; extents are empty where there is no hole."""
+        if job.length >= 0:
+            wanted: tuple[Extent, ...] = ((job.begin, job.length),)
+            return (), tuple(self._chunks(fd, chunk_places(wanted, 0, sparse=True)))
+        extents = data_extents(fd, expected.size)
+        places = chunk_places(extents, 0, sparse=True)
+        chunks = tuple(self._chunks(fd, places))
+        dense = extents == ((0, expected.size),) or not expected.size
+        return (() if dense else extents), chunks
+
+    def _chunks(self, fd: int, places: Iterator[tuple[int, int]]) -> Iterator[FrameRef]:
+        for offset, length in places:
+            plain = os.pread(fd, length, offset)
+            if len(plain) != length:
+                raise _Changed
+            yield self._chunk(plain)
+
+    def _chunk(self, plain: bytes) -> FrameRef:
+        chunk_id = self._codec.chunk_id(plain)
+        ref = self._written.get(chunk_id)
+        if ref is not None:
+            return ref
+        known = self._index.find_chunk(chunk_id)
+        if known is not None:
+            return FrameRef(chunk_id, known.frame_id, known.plain_len, known.sealed_len)
+        frame = self._codec.seal(plain, chunk_id)
+        self._placed.append(self._writer.append(stored(frame)))
+        self._placed_bytes += len(frame.sealed)
+        self._written[chunk_id] = frame.ref
+        return frame.ref
+
+
+def data_extents(fd: int, size: int) -> tuple[Extent, ...]:
+    """Return where a file has data: in order, whole 4 KiB blocks but for the end of the file."""
+    status = os.fstat(fd)
+    if not size:
+        return ()
+    if status.st_blocks * 512 >= size:
+        return ((0, size),)
+    extents: list[Extent] = []
+    at = 0
+    while at < size:
+        try:
+            begin = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError:  # ENXIO: only a hole is left
+            break
+        at = os.lseek(fd, begin, os.SEEK_HOLE)
+        begin = begin // _BLOCK * _BLOCK
+        end = min(size, -(-at // _BLOCK) * _BLOCK)
+        if extents and extents[-1][0] + extents[-1][1] >= begin:
+            begin = extents.pop()[0]
+        if end > begin:
+            extents.append((begin, end - begin))
+    return tuple(extents)
+
+
+def read_xattrs(where: int | bytes) -> XAttrs:
+    """Return all extended attributes of an open file, or of an entry by its path, by name.
+
+    Raises:
+        PathUnreadable: they are larger than a manifest takes.
+    """
+    follow = isinstance(where, int)
+    try:
+        names = os.listxattr(where, follow_symlinks=follow)
+    except OSError:  # a file system without them
+        return ()
+    if not names:
+        return ()
+    get: Callable[[str], bytes] = lambda name: os.getxattr(where, name, follow_symlinks=follow)  # noqa: E731
+    pairs = tuple(sorted((os.fsencode(name), get(name)) for name in names))
+    if sum(len(name) + len(value) for name, value in pairs) > XATTRS_MAX:
+        raise PathUnreadable(f"{where!r} has extended attributes of more than {XATTRS_MAX} bytes")
+    return pairs
