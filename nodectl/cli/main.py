@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 STATUS_BUG = 1
 STATUS_USAGE = 2
+STATUS_SYSTEM = 19
 STATUS_INTERRUPTED = 130
 
 # click's UsageError, wherever this version of typer keeps its click.
@@ -69,4 +70,9 @@ def main() -> None:
         # The reader of our output went away (`nodectl ... | head`): not worth a word.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = STATUS_BUG
+    except OSError as error:
+        # The kernel's word, where no sentence of ours fits: still one line and a status.
+        log.debug("the operating system refused", exc_info=True)
+        print(f"nodectl: {error}", file=sys.stderr)
+        status = STATUS_SYSTEM
     sys.exit(status)

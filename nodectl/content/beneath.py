@@ -7,6 +7,7 @@ work, no operation leaves the target.
 
 import errno
 import os
+import stat
 from collections import OrderedDict
 from pathlib import Path
 from typing import Self
@@ -29,7 +30,7 @@ class Beneath:
         """
         self.root = root
         try:
-            self._root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self.root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as exc:
             raise PathMissing(f"{root} is not a directory that can be opened: {exc}") from exc
         self._fds: OrderedDict[bytes, int] = OrderedDict()
@@ -45,7 +46,7 @@ class Beneath:
         for fd in self._fds.values():
             os.close(fd)
         self._fds.clear()
-        os.close(self._root_fd)
+        os.close(self.root_fd)
 
     def directory(self, path: bytes) -> int:
         """Return a descriptor of the directory `path`; it belongs to this object.
@@ -55,7 +56,7 @@ class Beneath:
             FileNotFoundError: a component is absent.
         """
         if not path:
-            return self._root_fd
+            return self.root_fd
         fd = self._fds.get(path)
         if fd is not None:
             self._fds.move_to_end(path)
@@ -89,7 +90,7 @@ class Beneath:
         """Return the status of an entry, links not followed; None if it is absent."""
         try:
             if not path:
-                return os.fstat(self._root_fd)
+                return os.fstat(self.root_fd)
             directory, name = self.place(path)
             return os.stat(name, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
@@ -97,7 +98,8 @@ class Beneath:
 
     def names(self, path: bytes) -> list[bytes]:
         """Return the names in the directory `path`."""
-        return [os.fsencode(name) for name in os.listdir(self.directory(path))]
+        with os.scandir(self.directory(path)) as entries:
+            return [os.fsencode(entry.name) for entry in entries]
 
     def remove(self, path: bytes) -> None:
         """Remove an entry and all below it; other file systems mounted there stop it (EBUSY)."""
@@ -106,7 +108,7 @@ class Beneath:
             os.unlink(name, dir_fd=directory)
         except (IsADirectoryError, PermissionError) as exc:
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-            if status.st_mode & 0o170000 != 0o040000:
+            if not stat.S_ISDIR(status.st_mode):
                 raise exc from None
             for below in self.names(path):
                 self.remove(path + b"/" + below)

@@ -212,6 +212,7 @@ class TreeOrder:
         self._name = b""
         self._file: Entry | None = None  # the file whose chunks are under way
         self._covered = 0  # where the chunks of `_file` have come to
+        self._full = False  # its last record is full: only such a one is followed by MORE
 
     def add(self, entry: Entry) -> None:
         """Take the next record.
@@ -234,6 +235,7 @@ class TreeOrder:
         elif entry.kind == Kind.FILE and (entry.extents or entry.chunks):
             self._file = entry
             self._covered = _data_end(entry, 0)
+            self._full = len(entry.chunks) == RECORD_CHUNKS_MAX
 
     def _may_follow(self, parent: bytes, name: bytes) -> bool:
         if not self._directories:
@@ -245,7 +247,8 @@ class TreeOrder:
 
     def _add_more(self, entry: Entry) -> None:
         file = self._file
-        if file is None or entry.path != file.path or bool(entry.extents) != bool(file.extents):
+        fits = file is not None and entry.path == file.path and self._full
+        if file is None or not fits or bool(entry.extents) != bool(file.extents):
             raise ContentInvalid(f"a manifest holds chunks of {entry.path!r} without its file")
         begin = entry.extents[0][0] if entry.extents else entry.size
         if entry.extents:
@@ -255,6 +258,7 @@ class TreeOrder:
         if not follows:
             raise ContentInvalid(f"the chunks of {entry.path!r} in a manifest are not in order")
         self._covered = _data_end(entry, begin)
+        self._full = len(entry.chunks) == RECORD_CHUNKS_MAX
 
     def end_file(self) -> None:
         """Refuse a file that is not complete; also to be called at the end of a manifest."""

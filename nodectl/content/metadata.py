@@ -66,8 +66,12 @@ def set_on_name(beneath: Beneath, entry: Entry, powers: Powers) -> None:
     if powers.owner:
         os.chown(name, entry.uid, entry.gid, dir_fd=directory, follow_symlinks=False)
     if entry.kind != Kind.SYMLINK:
-        # A special file has no link to follow, and Linux cannot chmod without following.
-        os.chmod(name, entry.mode, dir_fd=directory)
+        # fchmodat follows links; through an O_PATH descriptor it is this very inode or nothing.
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            os.chmod(f"/proc/self/fd/{fd}", entry.mode)  # noqa: PTH101 - no path of a user
+        finally:
+            os.close(fd)
     wanted = powers.wanted(entry.xattrs)
     if wanted:
         set_xattrs(beneath.by_descriptor(entry.path), wanted, powers)

@@ -7,13 +7,13 @@ The cut is a function of the frames alone, so that all nodes agree on it without
   256 spans where the size allows keep a swarm near the bound; see docs/format.md);
 * a span ends with the frame that brings it to its aim; the last one may be short.
 
-The table is kept in columns (72 bytes for each frame): objects for a million frames would not
-fit the memory that a node may use.
+The row is kept in columns (72 bytes for each frame): objects for a million frames would not fit the
+memory that a node may use.
 """
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import overload
 
 from nodectl.content.frame import FrameRef
@@ -27,33 +27,55 @@ SPANS_WANTED = 256
 Span = tuple[FrameRef, ...]
 
 
-class SpanTable(Sequence[Span]):
-    """All spans of one list of frames."""
+class FrameRow:
+    """Different frames in the order of their first use."""
 
-    def __init__(self, refs: Iterable[FrameRef]) -> None:
-        """Cut `refs` (manifest order; repeated frames count once) into spans."""
-        numbers: dict[FrameId, int] = {}
-        chunk_ids, frame_ids = bytearray(), bytearray()
-        self._plain, self._sealed = array("I"), array("I")
+    def __init__(self, refs: Iterable[FrameRef] = ()) -> None:
+        """Begin with `refs`."""
+        self._numbers: dict[FrameId, int] = {}
+        self._chunk_ids = bytearray()
+        self._frame_ids = bytearray()
+        self._plain = array("I")
+        self.sealed = array("I")  # sealed length of each frame
         for ref in refs:
-            if ref.frame_id in numbers:
-                continue
-            numbers[ref.frame_id] = len(numbers)
-            chunk_ids += ref.chunk_id
-            frame_ids += ref.frame_id
-            self._plain.append(ref.plain_len)
-            self._sealed.append(ref.sealed_len)
-        self._chunk_ids, self._frame_ids = bytes(chunk_ids), bytes(frame_ids)
-        self._numbers = numbers
-        self.sealed_bytes = sum(self._sealed)
-        aim = min(max(self.sealed_bytes // SPANS_WANTED, SPAN_MIN), SPAN_MAX)
-        self._starts = array("I")  # number of the first frame of each span
-        self.span_bytes = array("I")  # sealed bytes of each span
-        self._cut(aim)
+            self.add(ref)
 
-    def _cut(self, aim: int) -> None:
+    def add(self, ref: FrameRef) -> int:
+        """Return the number of a frame, which is appended if it is new."""
+        number = self._numbers.get(ref.frame_id)
+        if number is None:
+            number = self._numbers[ref.frame_id] = len(self._numbers)
+            self._chunk_ids += ref.chunk_id
+            self._frame_ids += ref.frame_id
+            self._plain.append(ref.plain_len)
+            self.sealed.append(ref.sealed_len)
+        return number
+
+    def __len__(self) -> int:
+        return len(self.sealed)
+
+    def __getitem__(self, number: int) -> FrameRef:
+        cut = slice(number * ID_BYTES, (number + 1) * ID_BYTES)
+        return FrameRef(
+            ChunkId(bytes(self._chunk_ids[cut])),
+            FrameId(bytes(self._frame_ids[cut])),
+            self._plain[number],
+            self.sealed[number],
+        )
+
+
+class SpanTable(Sequence[Span]):
+    """A row of frames cut into spans."""
+
+    def __init__(self, row: FrameRow) -> None:
+        """Cut a row that will not grow any more."""
+        self.row = row
+        self.sealed_bytes = sum(row.sealed)
+        self.span_bytes = array("I")  # sealed bytes of each span
+        self._starts = array("I")  # number of the first frame of each span
+        aim = min(max(self.sealed_bytes // SPANS_WANTED, SPAN_MIN), SPAN_MAX)
         size = 0
-        for number, sealed_len in enumerate(self._sealed):
+        for number, sealed_len in enumerate(row.sealed):
             if size == 0:
                 self._starts.append(number)
                 self.span_bytes.append(0)
@@ -62,28 +84,14 @@ class SpanTable(Sequence[Span]):
             if size >= aim:
                 size = 0
 
-    @property
-    def frame_count(self) -> int:
-        """How many different frames there are."""
-        return len(self._sealed)
+    def frames_of(self, index: int) -> range:
+        """Return the numbers of the frames of span `index`."""
+        last = index + 1 == len(self)
+        return range(self._starts[index], len(self.row) if last else self._starts[index + 1])
 
-    def ref(self, number: int) -> FrameRef:
-        """Return frame `number` of the row."""
-        cut = slice(number * ID_BYTES, (number + 1) * ID_BYTES)
-        return FrameRef(
-            ChunkId(self._chunk_ids[cut]),
-            FrameId(self._frame_ids[cut]),
-            self._plain[number],
-            self._sealed[number],
-        )
-
-    def refs(self) -> Iterator[FrameRef]:
-        """Yield all frames in their row."""
-        return (self.ref(number) for number in range(self.frame_count))
-
-    def span_of(self, frame_id: FrameId) -> int:
-        """Return the number of the span that holds a frame; KeyError if there is none."""
-        return bisect_right(self._starts, self._numbers[frame_id]) - 1
+    def span_of(self, number: int) -> int:
+        """Return the span that holds frame `number`."""
+        return bisect_right(self._starts, number) - 1
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -97,7 +105,4 @@ class SpanTable(Sequence[Span]):
             return tuple(self[number] for number in range(*index.indices(len(self))))
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        index %= len(self)
-        last = index + 1 == len(self)
-        end = self.frame_count if last else self._starts[index + 1]
-        return tuple(self.ref(number) for number in range(self._starts[index], end))
+        return tuple(map(self.row.__getitem__, self.frames_of(index % len(self))))

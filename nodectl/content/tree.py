@@ -30,7 +30,7 @@ from nodectl.content.manifest import (
     chunk_places,
     ends_part,
 )
-from nodectl.content.spans import SpanTable
+from nodectl.content.spans import FrameRow, SpanTable
 from nodectl.errors import ContentInvalid
 from nodectl.ids import FrameId, Root
 from nodectl.store.model import NO_CHUNK, Store, StoredFrame
@@ -140,7 +140,7 @@ class TreeManifest:
         self.root = root
         self.block = block
         self._store = store
-        self._codec = codec
+        self.codec = codec
 
     @classmethod
     def open(cls, root: Root, store: Store, codec: FrameCodec) -> Self:
@@ -182,24 +182,32 @@ class TreeManifest:
         Raises:
             ContentInvalid: at the first record that may not stand where it stands.
         """
+        return (entry for _, _, entry in self.records())
+
+    def records(self) -> Iterator[tuple[int, int, Entry]]:
+        """Yield all records as `entries`, each with the number of its part and its row in it."""
         order = TreeOrder()
         count = 0
         for number in range(self.part_count):
-            for entry in self.part(number):
+            for row, entry in enumerate(self.part(number)):
                 order.add(entry)
                 count += entry.kind != Kind.MORE
-                yield entry
+                yield number, row, entry
         order.end_file()
         if count != self.block.entries:
             raise ContentInvalid(f"the manifest {self.root.hex()} is not complete")
 
     def span_table(self) -> SpanTable:
         """Return the spans of all the frames that its files need."""
-        return SpanTable(ref for entry in self.entries() for ref in entry.chunks)
+        return SpanTable(FrameRow(ref for entry in self.entries() for ref in entry.chunks))
 
     def meta_table(self) -> SpanTable:
         """Return the spans of its own parts."""
-        return SpanTable(self.block.parts)
+        return SpanTable(FrameRow(self.block.parts))
+
+    def through(self, store: Store) -> "TreeManifest":
+        """Return the same manifest read from another store."""
+        return TreeManifest(self.root, self.block, store, self.codec)
 
     def _open(self, ref: FrameRef) -> bytes:
-        return self._codec.open(self._store.get(ref.frame_id), ref)
+        return self.codec.open(self._store.get(ref.frame_id), ref)

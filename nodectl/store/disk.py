@@ -32,8 +32,10 @@ _SCAN_BATCH = 10_000  # rows given to the index at once
 class DiskStore:
     """Frames in packs below one folder; may be shared by threads, and the folder by processes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, catch_up: bool = True) -> None:
         """Open the store in `folder`, which is made if absent; takes in what a crash left.
+
+        A worker of a process that has the store open already need not `catch_up`.
 
         Raises:
             StoreInvalid: the folder cannot be used.
@@ -50,7 +52,8 @@ class DiskStore:
         self._writer = PackWriter(self.packs)
         self._writer_lock = threading.Lock()
         self.index = self._open_index()
-        self._catch_up()
+        if catch_up:
+            self._catch_up()
 
     def __enter__(self) -> Self:
         return self
