@@ -18,7 +18,7 @@ import lab
 from measure import REPOSITORY, Failed, pipeline, size_on_disk
 
 _IMAGE = "bench"
-_PORT = 7440
+_PORT = 7443
 _TAIL = 2000
 _TICKS = os.sysconf("SC_CLK_TCK")
 
