@@ -27,11 +27,24 @@ _READY_S = 20.0
 _MTU = 1500
 
 
-def _ip(*words: str) -> str:
-    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+def _in_space(space: str, argv: Sequence[str]) -> list[str]:
+    """Return the command that runs `argv` in a namespace, as the same process.
+
+    `ip netns exec` would do, but it remounts /sys, which fails where / is no mount (a chroot).
+    """
+    return ["nsenter", f"--net={_NETNS / space}", "--", *argv]
+
+
+def _run(argv: Sequence[str]) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise OSError(f"ip {' '.join(words)}: {done.stderr.strip()}")
+        raise OSError(f"{' '.join(argv)}: {done.stderr.strip()}")
     return done.stdout
+
+
+def _ip(*words: str, space: str = "") -> str:
+    argv = ["ip", *words]
+    return _run(_in_space(space, argv) if space else argv)
 
 
 @dataclass(slots=True)
@@ -52,12 +65,13 @@ class Lab:
         return f"10.77.{host // 200}.{host % 200 + 1}"
 
     def inside(self, host: int, argv: Sequence[str]) -> list[str]:
-        """Return the command that runs `argv` on a host (as the same process: ip execs it)."""
-        return ["ip", "netns", "exec", self.space(host), *argv]
+        """Return the command that runs `argv` on a host, as the same process."""
+        return _in_space(self.space(host), argv)
 
     def sent_bytes(self, host: int) -> int:
         """Return what a host has sent over its link so far: headers count, too."""
-        text = _ip("-netns", f"{self.prefix}sw", "-statistics", "-json", "link", "show", f"p{host}")
+        switch = f"{self.prefix}sw"
+        text = _ip("-statistics", "-json", "link", "show", f"p{host}", space=switch)
         statistics: dict[str, Any] = json.loads(text)[0]["stats64"]
         return int(statistics["rx"]["bytes"])
 
@@ -67,29 +81,20 @@ class Lab:
         _ip("netns", "add", switch)
         # No snooping: multicast goes to every port, as on a switch without IGMP querier.
         bridge = ("add", "br0", "type", "bridge", "forward_delay", "0", "mcast_snooping", "0")
-        _ip("-netns", switch, "link", *bridge)
-        _ip("-netns", switch, "link", "set", "br0", "up")
+        _ip("link", *bridge, space=switch)
+        _ip("link", "set", "br0", "up", space=switch)
         for host in range(self.hosts):
             space, port = self.space(host), f"p{host}"
             _ip("netns", "add", space)
             peer = ("peer", "name", port, "netns", switch)
             _ip("link", "add", "eth0", "netns", space, "type", "veth", *peer)
-            _ip("-netns", space, "link", "set", "lo", "up")
+            _ip("link", "set", "lo", "up", space=space)
             # "brd +": without a broadcast address udpcast finds nobody.
-            _ip(
-                "-netns",
-                space,
-                "addr",
-                "add",
-                f"{self.address(host)}/16",
-                "brd",
-                "+",
-                "dev",
-                "eth0",
-            )
-            _ip("-netns", space, "link", "set", "eth0", "up")
-            _ip("-netns", space, "route", "add", "224.0.0.0/4", "dev", "eth0")
-            _ip("-netns", switch, "link", "set", port, "master", "br0", "up")
+            address = f"{self.address(host)}/16"
+            _ip("addr", "add", address, "brd", "+", "dev", "eth0", space=space)
+            _ip("link", "set", "eth0", "up", space=space)
+            _ip("route", "add", "224.0.0.0/4", "dev", "eth0", space=space)
+            _ip("link", "set", port, "master", "br0", "up", space=switch)
             self._shape(space, "eth0")
             self._shape(switch, port)
 
@@ -97,8 +102,7 @@ class Lab:
         # 4 ms of burst, two packets at least; a queue of 50 ms, as a small switch has.
         burst = max(2 * _MTU, int(self.rate_mbit * 1e6 / 8 * 0.004))
         tbf = ("tbf", "rate", f"{self.rate_mbit}mbit", "burst", str(burst), "latency", "50ms")
-        argv = ["tc", "-netns", space, "qdisc", "add", "dev", device, "root", *tbf]
-        subprocess.run(argv, check=True)
+        _run(_in_space(space, ["tc", "qdisc", "add", "dev", device, "root", *tbf]))
 
     def remove(self) -> None:
         """Kill what runs on the hosts and remove them."""
