@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from nodectl.cli import version
 from nodectl.errors import NodectlError
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,9 @@ def _options(
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+
+
+version.register(app)
 
 
 def _report(error: NodectlError) -> int:
