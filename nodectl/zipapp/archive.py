@@ -3,7 +3,7 @@
 The zip's last member, `INDEX`, lists all others in lines of text:
 
     nodectl <version> <build id>
-    <sha256 hex> <offset> <packed length> <plain length> <name>
+    <sha256 hex> <crc32 hex> <offset> <packed length> <plain length> <name>
 
 Offsets count from the start of the file to the member's data; a member whose two lengths are
 the same is stored, all others are deflated. So members are read through one open descriptor:
@@ -21,10 +21,15 @@ from typing import NamedTuple
 INDEX = "INDEX"
 
 
+class Damaged(OSError):
+    """A member is not what the index says."""
+
+
 class Member(NamedTuple):
     """One line of the index."""
 
     sha256: str  # hex, of the plain bytes
+    crc32: int  # of the plain bytes too: cheap enough for every start
     offset: int
     packed_len: int
     plain_len: int
@@ -51,22 +56,31 @@ class Archive:
 
         Raises:
             FileNotFoundError: there is no such member.
-            OSError: the file cannot be read, or is damaged there.
+            Damaged: the bytes are not those that were packed.
+            OSError: the file cannot be read.
         """
         member = self.members.get(name)
         if member is None:
             raise FileNotFoundError(f"{name} is not in {self.path}")
-        packed = self.read_raw(member.offset, member.packed_len)
-        if member.packed_len == member.plain_len:
-            return packed
-        try:
-            return zlib.decompress(packed, -zlib.MAX_WBITS, member.plain_len)
-        except zlib.error as exc:
-            raise OSError(f"{name} in {self.path} is damaged: {exc}") from exc
+        data = self.read_raw(member.offset, member.packed_len)
+        if member.packed_len != member.plain_len:
+            try:
+                data = zlib.decompress(data, -zlib.MAX_WBITS, member.plain_len)
+            except zlib.error as exc:
+                raise Damaged(f"{name} in {self.path} is damaged") from exc
+        if zlib.crc32(data) != member.crc32:
+            raise Damaged(f"{name} in {self.path} is damaged")
+        return data
 
     def read_raw(self, offset: int, length: int) -> bytes:
-        """Return bytes of the file itself, fewer where it ends."""
-        return os.pread(self._fd, length, offset)
+        """Return bytes of the file itself, fewer only where it ends."""
+        data = os.pread(self._fd, length, offset)
+        while len(data) < length:  # a network file system may give less than asked for
+            more = os.pread(self._fd, length - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
 
     def size(self) -> int:
         """Return the length of the file in bytes."""
@@ -83,8 +97,8 @@ def parse_index(data: bytes) -> tuple[str, str, dict[str, Member]]:
     _, version, build_id = first.split(" ")
     members = {}
     for line in lines:
-        digest, offset, packed, plain, name = line.split(" ", 4)
-        members[name] = Member(digest, int(offset), int(packed), int(plain))
+        digest, crc, offset, packed, plain, name = line.split(" ", 5)
+        members[name] = Member(digest, int(crc, 16), int(offset), int(packed), int(plain))
     return version, build_id, members
 
 

@@ -35,30 +35,32 @@ def places(environ: Mapping[str, str], uid: int) -> list[str]:
     return [path for path in found if path.startswith("/")]
 
 
-def _is_safe_parent(path: str, uid: int) -> bool:
-    """Say whether nobody but us and root can rename what is in `path`."""
+def _check_safe(path: str, uid: int) -> None:
+    """Refuse a folder in which others can rename what is ours.
+
+    Raises:
+        OSError: it is not there, or somebody else's, or others may write to it.
+    """
     status = os.stat(path)
-    if status.st_uid not in {0, uid}:
-        return False
-    shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return not shared or bool(status.st_mode & stat.S_ISVTX)
+    shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX
+    if status.st_uid not in {0, uid} or shared:
+        raise PermissionError(f"others may change what is in {path}")
+
+
+def _make(path: str) -> None:
+    try:  # noqa: SIM105 - contextlib would cost a millisecond of every start
+        os.mkdir(path, _MODE_PRIVATE)
+    except FileExistsError:
+        pass
 
 
 def _open_private(path: str, uid: int) -> int:
     """Make the folder if it is missing, and open it.
 
     Raises:
-        OSError: it cannot be made, is a link or no folder, or belongs to somebody else.
+        OSError: it cannot be made, is a link or no folder, or is not ours alone.
     """
-    parent = os.path.dirname(path)
-    if not os.path.isdir(parent):
-        os.makedirs(parent, mode=_MODE_PRIVATE, exist_ok=True)
-    if not _is_safe_parent(parent, uid):
-        raise PermissionError(f"others may write to {parent}")
-    try:  # noqa: SIM105 - contextlib would cost a millisecond of every start
-        os.mkdir(path, _MODE_PRIVATE)
-    except FileExistsError:
-        pass
+    _make(path)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     status = os.fstat(fd)
     if status.st_uid != uid or status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
@@ -123,6 +125,10 @@ class CacheFolder:
             return False
         return True
 
+    def close(self) -> None:
+        """Give the descriptor back."""
+        os.close(self._fd)
+
     def allows_exec(self) -> bool:
         """Say whether native modules can be loaded from here (not mounted noexec)."""
         return not os.fstatvfs(self._fd).f_flag & os.ST_NOEXEC
@@ -133,14 +139,30 @@ def open_cache(build_id: str, *, environ: Mapping[str, str], for_exec: bool) -> 
     uid = os.geteuid()
     for base in places(environ, uid):
         try:
-            os.close(_open_private(base, uid))
-            path = f"{base}/{build_id}"
-            is_new = not os.path.isdir(path)
-            folder = CacheFolder(path, _open_private(path, uid))
-            if is_new:
-                _remove_stale(base, build_id)
+            folder = _open_in(base, build_id, uid)
         except OSError:
             continue
         if not for_exec or folder.allows_exec():
             return folder
+        folder.close()
     return None
+
+
+def _open_in(base: str, build_id: str, uid: int) -> CacheFolder:
+    """Return this build's folder in `base`.
+
+    Raises:
+        OSError: it cannot be made there, or not be trusted.
+    """
+    parent = os.path.dirname(base)
+    if not os.path.isdir(parent):
+        os.makedirs(parent, mode=_MODE_PRIVATE, exist_ok=True)
+    _check_safe(parent, uid)
+    _make(base)
+    _check_safe(base, uid)
+    path = f"{base}/{build_id}"
+    is_new = not os.path.isdir(path)
+    folder = CacheFolder(path, _open_private(path, uid))
+    if is_new:
+        _remove_stale(base, build_id)
+    return folder

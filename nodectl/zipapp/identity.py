@@ -1,8 +1,6 @@
 """What this program is and how to start it again: version, build id, its own command."""
 
 import sys
-import tomllib
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +30,10 @@ def identity() -> Identity:
 
 
 def _source_version() -> str:
+    # Imported here: from nodectl.pyz neither is needed, and they cost 15 ms of its start.
+    import tomllib  # noqa: PLC0415
+    from importlib import metadata  # noqa: PLC0415
+
     project = _ROOT / "pyproject.toml"
     if project.is_file():
         return str(tomllib.loads(project.read_text())["project"]["version"])

