@@ -236,3 +236,9 @@ class SelfInvalid(NodectlError):
     """This nodectl.pyz is not what its hash list says."""
 
     exit_code = 70
+
+
+class CannotRun(NodectlError):
+    """This Python or machine cannot run nodectl.pyz (the launcher says it, in one line)."""
+
+    exit_code = 71

@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from nodectl.cli import version
 from nodectl.errors import NodectlError
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich's help costs 0.1 s, and says the same
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Capture a machine, spread it as a swarm, clone it onto disks.",
 )
@@ -45,6 +47,9 @@ def _options(
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+
+
+version.register(app)
 
 
 def _report(error: NodectlError) -> int:
