@@ -90,6 +90,14 @@ def _checked_parts(relative: str) -> tuple[str, ...]:
     return path.parts
 
 
+def _split(relative: str) -> tuple[str, str]:
+    """Return the folder and the last name of a checked path."""
+    parts = _checked_parts(relative)
+    if not parts:
+        raise UnsafePath(f"{relative!r} names no file")
+    return "/".join(parts[:-1]), parts[-1]
+
+
 def _open_folder(name: str, folder_fd: int, relative: str, *, make: bool) -> int:
     if make:
         with contextlib.suppress(FileExistsError):
@@ -114,13 +122,13 @@ def write_beneath(root_fd: int, relative: str, data: bytes, *, mode: int = 0o644
         UnsafePath: a component is a link or no folder, or the file is a folder.
         FileNotFoundError: the folder of the file is missing.
     """
-    path = PurePosixPath(relative)
-    with folder_beneath(root_fd, str(path.parent)) as folder:
+    parent, name = _split(relative)
+    with folder_beneath(root_fd, parent) as folder:
         before = os.fstat(folder)
-        temporary = f".{path.name}.{os.getpid()}.tmp"
+        temporary = f".{name}.{os.getpid()}.tmp"
         try:
             _write_new(folder, temporary, data, mode)
-            os.replace(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
         except IsADirectoryError as exc:
             raise UnsafePath(f"{relative!r} is a folder, and should be a file") from exc
         finally:
@@ -154,13 +162,13 @@ def read_beneath(root_fd: int, relative: str, *, limit: int) -> bytes | None:
         UnsafePath: a folder on the way is a link or no folder.
         ValueError: it has more than `limit` bytes.
     """
-    path = PurePosixPath(relative)
+    parent, name = _split(relative)
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        with folder_beneath(root_fd, str(path.parent)) as folder:
-            if not stat.S_ISREG(os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode):
+        with folder_beneath(root_fd, parent) as folder:
+            if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
                 return None
-            fd = os.open(path.name, flags, dir_fd=folder)
+            fd = os.open(name, flags, dir_fd=folder)
     except FileNotFoundError:
         return None
     with os.fdopen(fd, "rb") as file:

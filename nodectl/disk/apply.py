@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 _WIPED_ENDS = 1 << 20
 _TOOL_TIMEOUT_S = 1800.0  # mkfs discards a large flash disk as a whole
 _NODE_WAIT_S = 15.0
+_LOCK_WAIT_S = 10.0  # udev holds the lock for moments
 _NODE_POLL_S = 0.02
 _NO_UDEV_S = 1.0  # a node that is late by this much is made by hand
 _SYS = Path("/sys/class/block")
@@ -67,7 +68,7 @@ def locked(disk: DiskFacts) -> Iterator[None]:
 
 
 def _take_lock(fd: int, disk: DiskFacts) -> None:
-    deadline = time.monotonic() + _NODE_WAIT_S  # udev holds it for moments
+    deadline = time.monotonic() + _LOCK_WAIT_S
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -199,9 +199,9 @@ def plan_disk(
         DiskBusy: something holds the disk.
         DiskTooSmall: the layout or the image does not fit.
     """
+    _refuse_busy(disk)
     if disk.contents is None:
         raise ValueError("the contents of the disk were not looked at")
-    _refuse_busy(disk)
     partitions = _place(disk, layout, new_uuid)
     _check_filesystems_fit(disk, partitions)
     _check_image_fits(disk, partitions, image_bytes)

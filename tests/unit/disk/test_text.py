@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nodectl.disk.model import Compare, FsType, SizeCondition, default_layout
+from nodectl.disk.model import Compare, FsType, Layout, SizeCondition, default_layout
 from nodectl.disk.text import format_layout, parse_layout
 from nodectl.errors import LayoutInvalid
 
@@ -49,7 +49,7 @@ def mistakes(text: str) -> str:
     return str(caught.value)
 
 
-def test_a_good_layout_is_read():
+def test_a_good_layout_is_read() -> None:
     layout = parse_layout(GOOD)
     assert layout.name == "two"
     assert layout.disks[0].match.serial == "S1"
@@ -63,7 +63,7 @@ def test_a_good_layout_is_read():
 
 
 @pytest.mark.parametrize("layout", [default_layout(), parse_layout(GOOD)], ids=["default", "two"])
-def test_what_is_written_is_read_again(layout):
+def test_what_is_written_is_read_again(layout: Layout) -> None:
     assert parse_layout(format_layout(layout)) == layout
 
 
@@ -91,12 +91,12 @@ def test_what_is_written_is_read_again(layout):
         ('volume = "swap"', 'volume = "swap"\nmount = "/s"', "swap has no mount point"),
     ],
 )
-def test_a_mistake_is_named_with_its_field(old, new, wanted):
+def test_a_mistake_is_named_with_its_field(old: str, new: str, wanted: str) -> None:
     assert old in GOOD
     assert wanted in mistakes(GOOD.replace(old, new, 1))
 
 
-def test_all_mistakes_are_named_at_once():
+def test_all_mistakes_are_named_at_once() -> None:
     text = mistakes(GOOD.replace('table = "gpt"', 'table = "x"').replace('"2GiB"', '"y"'))
     assert "my.toml has 2 mistakes" in text
 
@@ -104,25 +104,25 @@ def test_all_mistakes_are_named_at_once():
 @pytest.mark.parametrize(
     "option", ["/dev/sdb", "device=/dev/sdb", "logdev=sdb", "-d name=/x", "LABEL=data", ""]
 )
-def test_an_mkfs_option_may_not_name_a_device(option):
+def test_an_mkfs_option_may_not_name_a_device(option: str) -> None:
     assert "is refused" in mistakes(GOOD.replace('"size=1024"', f'"{option}"'))
 
 
-def test_no_toml_is_said_with_its_line():
-    assert "at line 2" in mistakes("schema = 1\n[[disk")
+def test_no_toml_is_said_with_its_line() -> None:
+    assert "at line 2" in mistakes("schema = 1\n[[disk]\n")
 
 
-def test_a_layout_needs_exactly_one_disk():
+def test_a_layout_needs_exactly_one_disk() -> None:
     twice = GOOD + '\n[[disk]]\nid = "data"\n'
     assert "one disk is needed, here are 2" in mistakes(twice)
 
 
-def test_a_filesystem_larger_than_its_partition_is_refused():
+def test_a_filesystem_larger_than_its_partition_is_refused() -> None:
     text = GOOD.replace('type = "swap"\n\n[[filesystem]]', 'type = "xfs"\n\n[[filesystem]]')
     assert "xfs needs 300 MiB" in mistakes(text.replace('"2GiB"', '"200MiB"'))
 
 
-def test_the_example_in_the_module_is_valid():
+def test_the_example_in_the_module_is_valid() -> None:
     text = Path(parse_layout.__code__.co_filename).read_text()
     example = text.split('"""')[1].split("schema = 1`.", 1)[1].split("Every mistake")[0]
     assert parse_layout(example).disks[0].match.serial == "S4XYNE0M"
