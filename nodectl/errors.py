@@ -232,6 +232,12 @@ class ReadBackFailed(NodectlError):
     exit_code = 55
 
 
+class ReleaseFailed(NodectlError):
+    """Something that was mounted or attached could not be released cleanly."""
+
+    exit_code = 56
+
+
 class SelfInvalid(NodectlError):
     """This nodectl.pyz is not what its hash list says."""
 

@@ -1,8 +1,17 @@
-"""Careful file work: file replacement that survives a power cut, private files and folders."""
+"""Careful file work: file replacement that survives a power cut, private files and folders.
+
+The `*_beneath` functions work inside a tree that somebody else made: every component of a path is
+opened without following links, so that no link in that tree leads them out of it.
+"""
 
 import contextlib
+import errno
 import os
-from pathlib import Path
+import stat
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from nodectl.errors import UnsafePath
 
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
@@ -51,3 +60,119 @@ def make_private_folder(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=PRIVATE_FOLDER)
+
+
+@contextlib.contextmanager
+def folder_beneath(root_fd: int, relative: str, *, make: bool = False) -> Iterator[int]:
+    """Open the folder `relative` beneath the folder `root_fd` and yield its descriptor.
+
+    With `make`, folders that are missing are made with mode 0755.
+
+    Raises:
+        UnsafePath: the path is absolute, has "..", or a component is a link or no folder.
+        FileNotFoundError: a component is missing.
+    """
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root_fd)
+    try:
+        for name in _checked_parts(relative):
+            inner = _open_folder(name, fd, relative, make=make)
+            os.close(fd)
+            fd = inner
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _checked_parts(relative: str) -> tuple[str, ...]:
+    path = PurePosixPath(relative)
+    if path.is_absolute() or ".." in path.parts or "\0" in relative:
+        raise UnsafePath(f"{relative!r} leads out of the folder that it should be in")
+    return path.parts
+
+
+def _split(relative: str) -> tuple[str, str]:
+    """Return the folder and the last name of a checked path."""
+    parts = _checked_parts(relative)
+    if not parts:
+        raise UnsafePath(f"{relative!r} names no file")
+    return "/".join(parts[:-1]), parts[-1]
+
+
+def _open_folder(name: str, folder_fd: int, relative: str, *, make: bool) -> int:
+    if make:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o755, dir_fd=folder_fd)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(name, flags, dir_fd=folder_fd)
+    except OSError as exc:
+        if exc.errno in {errno.ELOOP, errno.ENOTDIR}:
+            msg = f"{name!r} in {relative!r} is not a folder of the tree itself"
+            raise UnsafePath(msg, hint="a link there would lead out of the target") from exc
+        raise
+
+
+def write_beneath(root_fd: int, relative: str, data: bytes, *, mode: int = 0o644) -> None:
+    """Replace the file `relative` beneath the folder `root_fd` by `data`, at once and durably.
+
+    Its folder must be there and keeps its times. A link at the last component is replaced, not
+    followed.
+
+    Raises:
+        UnsafePath: a component is a link or no folder, or the file is a folder.
+        FileNotFoundError: the folder of the file is missing.
+    """
+    parent, name = _split(relative)
+    with folder_beneath(root_fd, parent) as folder:
+        before = os.fstat(folder)
+        temporary = f".{name}.{os.getpid()}.tmp"
+        try:
+            _write_new(folder, temporary, data, mode)
+            os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except IsADirectoryError as exc:
+            raise UnsafePath(f"{relative!r} is a folder, and should be a file") from exc
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=folder)
+        os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
+        os.fsync(folder)
+
+
+def _write_new(folder: int, name: str, data: bytes, mode: int) -> None:
+    with contextlib.suppress(FileNotFoundError):  # a run that was killed
+        os.unlink(name, dir_fd=folder)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(name, flags, mode, dir_fd=folder)
+    try:
+        os.fchmod(fd, mode)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def read_beneath(root_fd: int, relative: str, *, limit: int) -> bytes | None:
+    """Return the regular file `relative` beneath the folder `root_fd`; None: it is not there.
+
+    A link, device or fifo in its place counts as not there.
+
+    Raises:
+        UnsafePath: a folder on the way is a link or no folder.
+        ValueError: it has more than `limit` bytes.
+    """
+    parent, name = _split(relative)
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        with folder_beneath(root_fd, parent) as folder:
+            if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                return None
+            fd = os.open(name, flags, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"{relative} has more than {limit} bytes")
+    return data

@@ -1,0 +1,376 @@
+"""What is there: reads disks, what holds them and what stands on them. Writes nothing.
+
+Sources: lsblk, sfdisk and wipefs in their JSON forms, blkid in its `export` form (it has no JSON),
+sysfs, /proc/self/mountinfo and /proc/swaps (proc(5)). The parsing is pure and takes what was read,
+so that it can be tried on disks that this machine does not have.
+"""
+
+import errno
+import json
+import os
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nodectl.disk.facts import DiskContents, DiskFacts, PartitionFacts, Signature, Use, UseKind
+from nodectl.disk.model import DiskMatch
+from nodectl.errors import DiskMissing, PathUnreadable
+from nodectl.run import run
+
+_SYS = Path("/sys/class/block")
+_COLUMNS = "NAME,KNAME,MAJ:MIN,TYPE,SIZE,RO,RM,SERIAL,WWN,MODEL,VENDOR,TRAN,LOG-SEC,PHY-SEC"
+_DISK_TYPES = ("disk", "loop")
+_NO_DISKS = ("zram", "ram", "fd", "sr")  # kernel names that are never a target
+_SYSTEM_MOUNTS = ("/", "/usr", "/boot", "/boot/efi", "/efi")
+_TABLES = ("gpt", "dos", "PMBR", "sgi", "sun", "mac", "bsd")
+_BLKID_NOTHING, _BLKID_AMBIVALENT = 2, 8  # blkid(8), "Exit status"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockNode:
+    """A block device as sysfs shows it."""
+
+    name: str
+    device: str  # "major:minor"
+    parent: str = ""  # of a partition: its disk
+    holders: tuple[str, ...] = ()  # kernel names of what is built on it
+    words: str = ""  # for people: "vg0-root (LVM)"
+    sequence: int = 0
+    backing_file: str = ""
+    serial: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountEntry:
+    """A line of mountinfo."""
+
+    device: str  # "major:minor"; major 0 for btrfs and what has no device
+    target: str
+    source: str
+
+
+def probe_disks() -> tuple[DiskFacts, ...]:
+    """Return every whole disk and attached loop device; what stands on them is not looked at."""
+    lsblk = run(["lsblk", "--json", "--bytes", "--nodeps", "--output", _COLUMNS])
+    return parse_disks(
+        json.loads(lsblk.stdout or b"{}"),
+        _read_blocks(),
+        parse_mounts(Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")),
+        parse_swaps(Path("/proc/swaps").read_text("utf-8", "surrogateescape")),
+        _read_links(),
+    )
+
+
+def probe_contents(disk: DiskFacts) -> DiskFacts:
+    """Return `disk` with what stands on it, and with a use if somebody holds it exclusively.
+
+    Raises:
+        PathUnreadable: it cannot be opened.
+    """
+    if _is_claimed(disk.path):
+        use = Use(kind=UseKind.CLAIMED, device=disk.path, detail="")
+        return replace(disk, uses=(*disk.uses, use))
+    signatures = read_signatures(disk.path)
+    table: Mapping[str, Any] = {}
+    if any(each.type in _TABLES for each in signatures):
+        # Status 1: no table that sfdisk understands, which is what will be shown.
+        table = parse_table(run(["sfdisk", "--json", disk.path], ok=(0, 1)).stdout)
+    sector = int(table.get("sectorsize", disk.logical_sector))
+    contents = DiskContents(
+        signatures=signatures,
+        table=str(table.get("label", "")),
+        table_uuid=str(table.get("id", "")),
+        partitions=tuple(
+            _partition(disk.path, entry, sector) for entry in table.get("partitions", [])
+        ),
+    )
+    return replace(disk, contents=contents)
+
+
+def disk_named(text: str) -> DiskMatch:
+    """Return what a user's word for a disk means: a path (with a "/"), else a serial.
+
+    Raises:
+        DiskMissing: the path is not there, no block device, or a partition.
+    """
+    if "/" not in text:
+        return DiskMatch(serial=text)
+    real = os.path.realpath(text)
+    try:
+        found = os.stat(real)  # noqa: PTH116 - the device number is wanted
+    except OSError as exc:
+        raise DiskMissing(
+            f"there is no disk at {text}: {exc.strerror}", hint="lsblk lists the disks"
+        ) from exc
+    if stat.S_ISREG(found.st_mode):
+        raise DiskMissing(
+            f"{text} is a file, not a disk", hint=f"attach it: losetup --find --show {text}"
+        )
+    if not stat.S_ISBLK(found.st_mode):
+        raise DiskMissing(f"{text} is not a block device", hint="lsblk lists the disks")
+    folder = Path(f"/sys/dev/block/{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}")
+    if (folder / "partition").exists():
+        whole = folder.resolve().parent.name
+        raise DiskMissing(f"{text} is a partition", hint=f"name the whole disk: /dev/{whole}")
+    return DiskMatch(path=real)
+
+
+def read_signatures(device: str) -> tuple[Signature, ...]:
+    """Return the magic numbers that wipefs finds on a device."""
+    return parse_signatures(run(["wipefs", "--json", device]).stdout)
+
+
+def read_table(disk: str) -> Mapping[str, Any]:
+    """Return the partition table as sfdisk sees it; empty where there is none."""
+    return parse_table(run(["sfdisk", "--json", disk], ok=(0, 1)).stdout)
+
+
+def _is_claimed(path: str) -> bool:
+    """Say whether an exclusive open is refused: a mount, holder or program that we cannot see."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+    except OSError as exc:
+        if exc.errno == errno.EBUSY:
+            return True
+        raise PathUnreadable(f"{path} cannot be opened: {exc.strerror}") from exc
+    return False
+
+
+def _partition(disk: str, entry: Mapping[str, Any], sector: int) -> PartitionFacts:
+    start, size = int(entry["start"]) * sector, int(entry["size"]) * sector
+    found = run(
+        [
+            "blkid",
+            "--probe",
+            "--output",
+            "export",
+            "--offset",
+            str(start),
+            "--size",
+            str(size),
+            disk,
+        ],
+        ok=(0, _BLKID_NOTHING, _BLKID_AMBIVALENT),
+    )
+    unclear = found.status == _BLKID_AMBIVALENT
+    node = str(entry["node"])
+    return PartitionFacts(
+        number=int(re.sub(r".*?([0-9]*)$", r"\1", node) or 0),
+        path=node,
+        start=start,
+        size=size,
+        type=str(entry.get("type", "")).upper(),
+        uuid=str(entry.get("uuid", "")),
+        label=str(entry.get("name", "")),
+        signatures=(Signature(type="several"),) if unclear else parse_blkid(found.stdout),
+    )
+
+
+def parse_blkid(output: bytes) -> tuple[Signature, ...]:
+    """Return the signature that `blkid --output export` printed: lines of KEY=value."""
+    lines = output.decode("utf-8", "replace").splitlines()
+    pairs = {key: value for key, _, value in (line.partition("=") for line in lines)}
+    kind = pairs.get("TYPE") or pairs.get("PTTYPE")
+    if not kind:
+        return ()
+    return (Signature(type=kind, uuid=pairs.get("UUID", ""), label=pairs.get("LABEL", "")),)
+
+
+def parse_signatures(output: bytes) -> tuple[Signature, ...]:
+    """Return what `wipefs --json` printed; it prints nothing where it finds nothing."""
+    document = json.loads(output.strip() or b"{}")
+    found = (
+        Signature(type=each["type"], uuid=each.get("uuid") or "", label=each.get("label") or "")
+        for each in document.get("signatures", [])
+    )
+    return tuple(dict.fromkeys(found))  # a GPT has two copies
+
+
+def parse_table(output: bytes) -> Mapping[str, Any]:
+    """Return the object that `sfdisk --json` printed; empty where it printed none."""
+    document = json.loads(output.strip() or b"{}")
+    table: Mapping[str, Any] = document.get("partitiontable", {})
+    return table
+
+
+def parse_mounts(text: str) -> tuple[MountEntry, ...]:
+    """Return what /proc/self/mountinfo says (proc(5), section 3.5 of the kernel's proc.rst)."""
+    entries = []
+    for line in text.splitlines():
+        fields = line.split(" ")
+        source = fields[fields.index("-") + 2]
+        entries.append(
+            MountEntry(device=fields[2], target=_plain(fields[4]), source=_plain(source))
+        )
+    return tuple(entries)
+
+
+def parse_swaps(text: str) -> tuple[str, ...]:
+    """Return the devices and files that /proc/swaps lists."""
+    return tuple(_plain(line.split()[0]) for line in text.splitlines()[1:] if line.strip())
+
+
+def _plain(text: str) -> str:
+    """Return text without the octal escapes of the kernel's tables."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
+
+
+def parse_disks(
+    lsblk: Mapping[str, Any],
+    blocks: Sequence[BlockNode],
+    mounts: Sequence[MountEntry],
+    swaps: Sequence[str],
+    links: Mapping[str, Sequence[str]],
+) -> tuple[DiskFacts, ...]:
+    """Return the disks of `lsblk --json --bytes --nodeps` with everything that holds them.
+
+    `links` maps a path under /dev to the links under /dev/disk that lead to it. Old versions of
+    lsblk print numbers and booleans as texts; both are taken.
+    """
+    disks = []
+    by_name = {block.name: block for block in blocks}
+    for entry in lsblk.get("blockdevices", []):
+        name = str(entry["kname"]).replace("/", "!")
+        if entry["type"] not in _DISK_TYPES or name.startswith(_NO_DISKS):
+            continue
+        block = by_name.get(name, BlockNode(name=name, device=entry["maj:min"]))
+        path = _device_path(name)
+        read_only = Use(kind=UseKind.READ_ONLY, device=path, detail="")
+        nodes = tuple(sorted(each.name for each in blocks if each.parent == name))
+        disk = DiskFacts(
+            path=path,
+            name=name,
+            device=entry["maj:min"],
+            sequence=block.sequence,
+            type=entry["type"],
+            size=int(entry["size"]),
+            logical_sector=int(entry["log-sec"]),
+            physical_sector=int(entry["phy-sec"]),
+            serial=_word(entry, "serial") or block.serial,
+            wwn=_word(entry, "wwn"),
+            model=_word(entry, "model"),
+            vendor=_word(entry, "vendor"),
+            transport=_word(entry, "tran"),
+            removable=_is_set(entry["rm"]),
+            backing_file=block.backing_file,
+            links=tuple(sorted(links.get(path, ()))),
+            nodes=nodes,
+            uses=(
+                *uses_of(name, blocks, mounts, swaps),
+                *([read_only] if _is_set(entry["ro"]) else []),
+            ),
+        )
+        disks.append(disk)
+    return tuple(disks)
+
+
+def _word(entry: Mapping[str, Any], key: str) -> str:
+    return str(entry.get(key) or "").strip()
+
+
+def _is_set(value: object) -> bool:
+    return value in (True, 1, "1")
+
+
+def _device_path(name: str) -> str:
+    # The kernel writes "!" where the node's name has "/": cciss!c0d0.
+    return "/dev/" + name.replace("!", "/")
+
+
+def uses_of(
+    disk: str,
+    blocks: Sequence[BlockNode],
+    mounts: Sequence[MountEntry],
+    swaps: Sequence[str],
+) -> tuple[Use, ...]:
+    """Return everything that holds the disk, its partitions, or what is built on them."""
+    uses = []
+    for block in _family(disk, blocks):
+        path = _device_path(block.name)
+        mapped = f"/dev/mapper/{block.words.split(' ')[0]}"
+        for mount in mounts:
+            if mount.device == block.device or mount.source in {path, mapped}:
+                kind = UseKind.SYSTEM if mount.target in _SYSTEM_MOUNTS else UseKind.MOUNT
+                uses.append(Use(kind=kind, device=path, detail=mount.target))
+        if path in swaps:
+            uses.append(Use(kind=UseKind.SWAP, device=path, detail=""))
+        known = {each.name: each.words for each in blocks}
+        uses += [
+            Use(kind=UseKind.HOLDER, device=path, detail=known.get(name) or name)
+            for name in block.holders
+        ]
+    order = list(UseKind)
+    return tuple(sorted(dict.fromkeys(uses), key=lambda use: order.index(use.kind)))
+
+
+def _family(disk: str, blocks: Sequence[BlockNode]) -> list[BlockNode]:
+    """Return the disk, its partitions, and all that is built on them, each once."""
+    by_name = {block.name: block for block in blocks}
+    names, waiting = [], [disk]
+    while waiting:
+        name = waiting.pop(0)
+        if name in names or name not in by_name:
+            continue
+        names.append(name)
+        waiting += [block.name for block in blocks if block.parent == name]
+        waiting += by_name[name].holders
+    return [by_name[name] for name in names]
+
+
+def _read_links() -> dict[str, list[str]]:
+    links: dict[str, list[str]] = {}
+    for link in Path("/dev/disk").glob("by-*/*"):
+        links.setdefault(os.path.realpath(link), []).append(str(link))
+    return links
+
+
+def _read_blocks() -> tuple[BlockNode, ...]:
+    return tuple(_read_block(folder) for folder in sorted(_SYS.iterdir()))
+
+
+def _read_block(folder: Path) -> BlockNode:
+    is_partition = (folder / "partition").exists()
+    holders = folder / "holders"
+    return BlockNode(
+        name=folder.name,
+        device=_line(folder / "dev"),
+        parent=folder.resolve().parent.name if is_partition else "",
+        holders=tuple(sorted(each.name for each in holders.iterdir())) if holders.is_dir() else (),
+        words=_holder_words(folder),
+        sequence=int(_line(folder / "diskseq") or 0),
+        backing_file=_line(folder / "loop" / "backing_file"),
+        serial=_serial(folder),
+    )
+
+
+def _serial(folder: Path) -> str:
+    """Return the serial that the kernel knows; lsblk has it from udev, which may not run."""
+    plain = _line(folder / "serial") or _line(folder / "device" / "serial")
+    if plain:
+        return plain
+    try:
+        page = (folder / "device" / "vpd_pg80").read_bytes()
+    except OSError:
+        return ""
+    # SPC-4 section 7.8.18: a header of 4 bytes, then the serial in ASCII.
+    return page[4:].decode("ascii", "replace").strip("\0 ")
+
+
+def _holder_words(folder: Path) -> str:
+    """Return the name of a device-mapper or md device as people know it."""
+    name = _line(folder / "dm" / "name")
+    if name:
+        return f"{name} ({_line(folder / 'dm' / 'uuid').split('-')[0] or 'device-mapper'})"
+    level = _line(folder / "md" / "level")
+    return f"{folder.name} (md {level})" if level else folder.name
+
+
+def _line(path: Path) -> str:
+    """Return a line of sysfs; empty where it is not there, or its device has just gone."""
+    try:
+        return path.read_text("utf-8", "replace").strip()
+    except OSError:
+        return ""
