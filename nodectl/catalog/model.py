@@ -3,8 +3,8 @@
 A key is a path such as `nodes/n01`; a value is a JSON object. Every write raises the catalog's one
 revision counter by 1, and a document's revision is the counter's value at its last write (etcd's
 `mod_revision`). Writes are compare-and-set: the writer says which revision it has seen, 0 for
-"there is none". `changes` tells what was written after a revision, so a watch is a loop around it that
-misses nothing and may begin anywhere.
+"there is none". `changes` tells what was written after a revision, so a watch is a loop around it
+that misses nothing and may begin anywhere.
 
 `memory.py` and `sqlite.py` keep the contract; tests/contract/test_catalog.py holds both to it. All
 calls are short (one small transaction), safe from any thread, and block.
