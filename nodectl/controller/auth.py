@@ -16,6 +16,7 @@ from nodectl.errors import (
     AlreadyThere,
     ContentInvalid,
     InvalidInput,
+    MacRefused,
     NameTaken,
     NodectlError,
     NotAllowed,
@@ -25,7 +26,7 @@ from nodectl.errors import (
     UnknownNode,
     WriteConflict,
 )
-from nodectl.trust.mac import TIME_HEADER, MacChecker, SignedRequest
+from nodectl.trust.mac import TIME_HEADER, MacVerifier, Signed
 from nodectl.trust.token import Role
 
 log = logging.getLogger(__name__)
@@ -93,17 +94,19 @@ class Gate:
         self._members = members
         self._heard = heard
         self._now = now
-        self._checker = MacChecker()
+        self._verifier = MacVerifier(self._secret_of, now_ms=lambda: int(now() * 1000))
 
     async def client_of(self, request: web.Request) -> str | None:
         """Return the name of the member that made this request, else None."""
         header = request.headers.get("Authorization")
         if header is None:
             return None  # before its body is read
-        signed = SignedRequest(request.method, request.path_qs, await request.read())
-        return self._checker.check(
-            header, signed, key_of=self._secret_of, now_ms=int(self._now() * 1000)
-        )
+        signed = Signed(request.method, request.path_qs, await request.read())
+        try:
+            return self._verifier.verify(header, signed)
+        except MacRefused as exc:
+            log.info("%s %s from %s: %s", request.method, request.path, request.remote, exc)
+            return None
 
     def _secret_of(self, name: str) -> bytes | None:
         node = self._members.find(name)

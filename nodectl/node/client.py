@@ -6,7 +6,6 @@ learned from the answer and the request is made once more.
 """
 
 import json
-import secrets
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,9 +22,8 @@ from nodectl.errors import ControllerUnreachable, InvalidInput, NodectlError, No
 from nodectl.ids import Root
 from nodectl.node.state import Membership
 from nodectl.trust.ca import CONTROLLER_NAME, client_context
-from nodectl.trust.mac import TIME_HEADER, SignedRequest, authorization
+from nodectl.trust.mac import TIME_HEADER, Signed, sign_request
 
-_NONCE_BYTES = 16
 _ANSWER_MAX = 64 << 20  # bytes of one answer
 
 
@@ -252,12 +250,12 @@ class ControlClient:
         failures = []
         for url in self._membership.controllers:
             try:
-                return await self._ask_one(url, SignedRequest(method, path, data), wait_s)
+                return await self._ask_one(url, Signed(method, path, data), wait_s)
             except (aiohttp.ClientError, OSError, TimeoutError) as exc:
                 failures.append(f"{url}: {reason(exc)}")
         raise unreachable(failures)
 
-    async def _ask_one(self, url: str, request: SignedRequest, wait_s: float) -> dict[str, Any]:
+    async def _ask_one(self, url: str, request: Signed, wait_s: float) -> dict[str, Any]:
         status, headers, answer = await self._exchange(url, request, wait_s)
         if status == HTTPStatus.UNAUTHORIZED:
             self._learn_time(headers)
@@ -270,16 +268,15 @@ class ControlClient:
         return read_answer(status, answer)
 
     async def _exchange(
-        self, url: str, request: SignedRequest, wait_s: float
+        self, url: str, request: Signed, wait_s: float
     ) -> tuple[int, Mapping[str, str], bytes]:
         if self._session is None:
             raise RuntimeError("the client is not open")
-        header = authorization(
-            self._membership.secret,
+        header = sign_request(
             request,
             client=self.node,
+            key=self._membership.secret,
             unix_ms=int(self._now() * 1000) + self._offset_ms,
-            nonce=secrets.token_bytes(_NONCE_BYTES),
         )
         timeout = aiohttp.ClientTimeout(
             total=self._limits.connect_s + wait_s + self._limits.answer_s,

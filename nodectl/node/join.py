@@ -26,7 +26,7 @@ from nodectl.trust.ca import (
     unverified_context,
 )
 from nodectl.trust.keys import KEY_BYTES
-from nodectl.trust.mac import TIME_HEADER, SignedRequest, authorization
+from nodectl.trust.mac import TIME_HEADER, Signed, sign_request
 from nodectl.trust.token import Token
 
 _JOIN_PATH = "/v1/join"
@@ -157,11 +157,9 @@ def _proof(old: Membership | None, body: bytes, unix_ms: int | None) -> dict[str
     """Return the header that proves that this machine is the node it was."""
     if old is None or unix_ms is None:
         return {}
-    request = SignedRequest("POST", _JOIN_PATH, body)
+    request = Signed("POST", _JOIN_PATH, body)
     return {
-        "Authorization": authorization(
-            old.secret, request, client=old.node, unix_ms=unix_ms, nonce=secrets.token_bytes(16)
-        )
+        "Authorization": sign_request(request, client=old.node, key=old.secret, unix_ms=unix_ms)
     }
 
 
