@@ -130,6 +130,17 @@ class UnknownImage(NodectlError):
     exit_code = 28
 
 
+class RestoreFailed(NodectlError):
+    """The process that restored on a node ended with an error."""
+
+    exit_code = 29
+
+    def __init__(self, sentence: str, *, lines: tuple[str, ...] = (), hint: str = "") -> None:
+        """Keep the sentence, and the last lines that the process said."""
+        super().__init__(sentence, hint=hint)
+        self.lines = lines
+
+
 class SwarmStalled(NodectlError):
     """No peer gave anything for too long; what was fetched is kept."""
 
@@ -194,6 +205,18 @@ class WriteConflict(NodectlError):
     """Somebody else changed the document in between; look again and repeat."""
 
     exit_code = 47
+
+
+class MacRefused(NodectlError):
+    """A request does not carry the MAC of somebody who may make it."""
+
+    exit_code = 48
+
+
+class OlderRelease(NodectlError):
+    """The release is older than one that this node has seen."""
+
+    exit_code = 49
 
 
 class DiskMissing(NodectlError):

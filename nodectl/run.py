@@ -4,12 +4,14 @@ Always an argument list, never a shell. Standard input is empty unless given, th
 built here, and a failure carries the last lines of what the program said.
 """
 
+import asyncio
 import logging
 import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,8 @@ log = logging.getLogger(__name__)
 
 DEFAULT_TIMEOUT_S = 120.0
 _TAIL_LINES = 8
+_LINE_MAX = 1 << 16  # bytes
+_GRACE_S = 10.0  # between SIGTERM and SIGKILL
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Debian's name; what other distributions call it is close enough to find it.
@@ -109,3 +113,92 @@ def run(
         msg = f"{line} ended with status {process.returncode}" + (f":\n{said}" if said else "")
         raise CommandFailed(msg)
     return Completed(argv=words, status=process.returncode, stdout=stdout, stderr=stderr)
+
+
+async def run_lines(
+    argv: Sequence[str | os.PathLike[str]],
+    on_line: Callable[[str], None],
+    *,
+    timeout: float | None = None,  # noqa: ASYNC109 - the same word as `run`
+    environment: Mapping[str, str] | None = None,
+) -> Completed:
+    """Run a program and hand each line of its standard error to `on_line` while it runs.
+
+    Standard output is kept whole; of standard error only the tail is. A status other than 0 is not
+    an error here: the caller has heard the lines. When the caller is cancelled, the program and
+    its children are asked to end (SIGTERM), and killed `_GRACE_S` later.
+
+    Args:
+        argv: the program and its arguments.
+        on_line: gets each line without its end; longer ones than `_LINE_MAX` are cut.
+        timeout: seconds until it is ended, None for no limit.
+        environment: variables beyond those that every program gets.
+
+    Raises:
+        ToolMissing: there is no such program.
+        CommandFailed: it took longer than `timeout` seconds.
+    """
+    words = tuple(os.fspath(word) for word in argv)
+    line = shlex.join(words)
+    log.debug("run: %s", line)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**_environment(), **(environment or {})},
+            start_new_session=True,
+            limit=_LINE_MAX,
+        )
+    except FileNotFoundError as exc:
+        raise ToolMissing(f"the program {words[0]} is not installed") from exc
+    try:
+        async with asyncio.timeout(timeout), asyncio.TaskGroup() as group:
+            stdout = group.create_task(_pipe(process.stdout).read())
+            tail = group.create_task(_read_lines(_pipe(process.stderr), on_line))
+            await process.wait()
+    except TimeoutError as exc:
+        raise CommandFailed(f"{line} did not end within {timeout:g} s and was killed") from exc
+    finally:
+        await _end(process)
+    stderr = "\n".join(tail.result()).encode()
+    return Completed(
+        argv=words, status=process.returncode or 0, stdout=stdout.result(), stderr=stderr
+    )
+
+
+def _pipe(stream: asyncio.StreamReader | None) -> asyncio.StreamReader:
+    if stream is None:
+        raise RuntimeError("the program was started without a pipe")
+    return stream
+
+
+async def _read_lines(stream: asyncio.StreamReader, on_line: Callable[[str], None]) -> list[str]:
+    """Hand over each line; return the last ones."""
+    tail: deque[str] = deque(maxlen=_TAIL_LINES)
+    while True:
+        try:
+            data = await stream.readuntil(b"\n")
+        except asyncio.IncompleteReadError as exc:
+            data = exc.partial
+            if not data:
+                return list(tail)
+        except asyncio.LimitOverrunError as exc:
+            data = await stream.readexactly(exc.consumed)
+        text = data.decode("utf-8", "replace").rstrip("\n")
+        tail.append(text)
+        on_line(text)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End a program and its children if it still runs."""
+    if process.returncode is not None:
+        return
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        async with asyncio.timeout(_GRACE_S):
+            await process.wait()
+    except TimeoutError:
+        os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from nodectl.cli import version
+from nodectl.cli import job, node, realm, serve, version
 from nodectl.errors import NodectlError
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Capture a machine, spread it as a swarm, clone it onto disks.",
 )
+
+for module in (realm, serve, node, job):
+    module.register(app)
 
 
 @app.callback()

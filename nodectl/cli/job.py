@@ -1,0 +1,215 @@
+"""`nodectl job list|show|watch` and `nodectl swarm push`."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nodectl.cli.membership import JsonOption, StateOption, ask, open_state
+
+if TYPE_CHECKING:
+    from nodectl.node.client import ControlClient, JobView, WorkRow
+
+job_app = typer.Typer(no_args_is_help=True, help="Jobs: what was asked of nodes.")
+swarm_app = typer.Typer(no_args_is_help=True, help="The swarm that spreads images.")
+
+ALL = "all"
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.add_typer(job_app, name="job")
+    app.add_typer(swarm_app, name="swarm")
+
+
+@swarm_app.command("push")
+def swarm_push(
+    name: Annotated[str, typer.Argument(help="The image.")],
+    nodes: Annotated[str, typer.Option("--nodes", help="Node names with commas between, or: all.")],
+    generation: Annotated[
+        int | None, typer.Option("--generation", min=1, help="Which one [the last].")
+    ] = None,
+    restore: Annotated[
+        Path | None,
+        typer.Option("--restore", metavar="DIR", help="Then make DIR on each node equal to it."),
+    ] = None,
+    keep_extra: Annotated[
+        bool, typer.Option("--keep-extra", help="With --restore: remove nothing from DIR.")
+    ] = False,
+    allow_rollback: Annotated[
+        bool, typer.Option("--allow-rollback", help="Also an older generation than a node has.")
+    ] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait for the nodes.")] = False,
+    state: StateOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Spread an image to nodes; they fetch it from each other.
+
+    Exit codes: 14 wrong options, 28 no such image, 31 a node failed, 42 the controller does not
+    answer, 43 no operator, 45 no such node (then nothing was started).
+    """
+    from nodectl.catalog.records import JobKind
+
+    options: dict[str, Any] = {"allow_rollback": True} if allow_rollback else {}
+    if restore is not None:
+        options |= {"path": str(restore), "keep_extra": keep_extra}
+    kind = JobKind.FETCH if restore is None else JobKind.RESTORE
+
+    async def create(client: "ControlClient") -> "JobView":
+        names = await _node_names(client, nodes)
+        return await client.create_job(kind, name, names, generation=generation, options=options)
+
+    view = ask(state, create)
+    if no_wait:
+        _print_started(view, json_output=json_output)
+        return
+    follow(state, view.job.job_id, json_output=json_output)
+
+
+@job_app.command("list")
+def job_list(state: StateOption = None, json_output: JsonOption = False) -> None:
+    """List all jobs.
+
+    Exit codes: 40 this machine is no member, 42 the controller does not answer.
+    """
+    jobs = ask(state, lambda client: client.jobs())
+    if json_output:
+        print(json.dumps({"jobs": [{**j.to_json(), "state": s.value} for j, s in jobs]}))
+        return
+    from nodectl.cli.table import table
+
+    rows = [
+        (str(job.job_id), job.kind.value, f"{job.name} {job.generation}", s.value,
+         str(len(job.nodes)), _when(job.created))
+        for job, s in jobs
+    ]  # fmt: skip
+    print(table(("JOB", "KIND", "IMAGE", "STATE", "NODES", "CREATED"), rows))
+
+
+@job_app.command("show")
+def job_show(
+    job_id: Annotated[int, typer.Argument(min=1)],
+    state: StateOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Show a job and what each node did for it.
+
+    Exit codes: 42 the controller does not answer, 46 no such job.
+    """
+    _print_view(ask(state, lambda client: client.job(job_id)), json_output=json_output)
+
+
+@job_app.command("watch")
+def job_watch(
+    job_id: Annotated[int, typer.Argument(min=1)],
+    state: StateOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Follow a job to its end. Ctrl-C ends the watching, not the job.
+
+    Exit codes: 31 a node failed, 42 the controller does not answer, 46 no such job.
+    """
+    follow(state, job_id, json_output=json_output)
+
+
+def follow(state: Path | None, job_id: int, *, json_output: bool) -> None:
+    """Follow a job to its end and print its result.
+
+    Raises:
+        NodesFailed: a node of it failed.
+    """
+    from nodectl.cli.progress import observer_for
+    from nodectl.node.client import ControlClient
+    from nodectl.node.watch import check_all_done, watch_job
+
+    membership = open_state(state).membership()
+    observer = observer_for(json_lines=json_output)
+
+    async def watching() -> "JobView":
+        async with ControlClient(membership) as client:
+            return await watch_job(client, job_id, observer)
+
+    try:
+        view = asyncio.run(watching())
+    except KeyboardInterrupt:
+        print(
+            f"\nnodectl: job {job_id} goes on; watch it again: nodectl job watch {job_id}",
+            file=sys.stderr,
+        )
+        raise
+    _print_view(view, json_output=json_output)
+    check_all_done(view)
+
+
+def view_document(view: "JobView") -> dict[str, Any]:
+    """Return a job's result as `--json` prints it."""
+    from nodectl.catalog.records import JobState
+
+    return {
+        "ok": view.state is JobState.OK,
+        "state": view.state.value,
+        "job": view.job.to_json(),
+        "nodes": [
+            {**row.work.to_json(), "done": row.done, "total": row.total} for row in view.rows
+        ],
+    }
+
+
+async def _node_names(client: "ControlClient", text: str) -> list[str]:
+    """Return the nodes that "a,b,c" or "all" names."""
+    if text == ALL:
+        return [node["name"] for node in await client.nodes()]
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _print_started(view: "JobView", *, json_output: bool) -> None:
+    if json_output:
+        print(json.dumps(view_document(view)))
+    else:
+        print(f"job {view.job.job_id} started; watch it: nodectl job watch {view.job.job_id}")
+
+
+def _print_view(view: "JobView", *, json_output: bool) -> None:
+    if json_output:
+        print(json.dumps(view_document(view)))
+        return
+    from nodectl.cli.table import table
+
+    job = view.job
+    print(
+        f"job {job.job_id}: {job.kind.value} {job.name} generation {job.generation}: {view.state}"
+    )
+    rows = [(row.work.node, row.work.task.value, row.work.state.value, _told(row))
+            for row in view.rows]  # fmt: skip
+    print(table(("NODE", "TASK", "STATE", ""), rows))
+    for row in view.rows:
+        for line in row.work.lines:
+            print(f"  {row.work.node}| {line}")
+
+
+def _told(row: "WorkRow") -> str:
+    from nodectl.catalog.records import WorkState
+    from nodectl.units import format_duration, format_size
+
+    work = row.work
+    match work.state:
+        case WorkState.FAILED:
+            return f"at step {work.step}: {work.sentence}"
+        case WorkState.RUNNING:
+            of = f" of {format_size(row.total)}" if row.total else ""
+            return f"{work.step} {format_size(row.done)}{of}"
+        case WorkState.DONE if isinstance(work.receipt.get("seconds"), (int, float)):
+            return f"in {format_duration(work.receipt['seconds'])}"
+        case WorkState.WAITING:
+            return "not taken yet"
+        case _:
+            return ""
+
+
+def _when(seconds: int) -> str:
+    import datetime as dt
+
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -1,0 +1,45 @@
+"""What many commands share: options with one meaning, and asking as this member."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from nodectl.node.client import ControlClient
+    from nodectl.node.state import StateFolder
+
+T = TypeVar("T")
+
+StateOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--state",
+        metavar="DIR",
+        help="State folder of this machine [env NODECTL_STATE; default: /var/lib/nodectl for "
+        "root, else ~/.local/share/nodectl].",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+
+
+def open_state(given: Path | None) -> "StateFolder":
+    """Return the state folder that the options name."""
+    from nodectl.node.state import state_folder
+
+    return state_folder(given)
+
+
+def ask(given: Path | None, question: "Callable[[ControlClient], Awaitable[T]]") -> T:
+    """Ask the controller one thing, as the member whose state folder this is."""
+    from nodectl.node.client import ControlClient
+
+    membership = open_state(given).membership()
+
+    async def asking() -> T:
+        async with ControlClient(membership) as client:
+            return await question(client)
+
+    return asyncio.run(asking())

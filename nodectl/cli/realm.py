@@ -1,0 +1,268 @@
+"""`nodectl init`, `join`, `leave`, `status` and `token create`."""
+
+import asyncio
+import json
+import re
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nodectl.cli.membership import JsonOption, StateOption, open_state
+
+if TYPE_CHECKING:
+    from nodectl.node.state import Membership
+    from nodectl.trust.token import Role
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"([0-9]{1,6})([smhd])")
+_USES_MAX = 100_000
+
+token_app = typer.Typer(no_args_is_help=True, help="Join tokens: what lets a machine in.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.command()(init)
+    app.command()(join)
+    app.command()(leave)
+    app.command()(status)
+    app.add_typer(token_app, name="token")
+
+
+def make_controller(target: Path, *, realm_name: str, node: str, url: str) -> "Membership":
+    """Make a realm whose controller is this machine; the state folder appears whole or not at all.
+
+    Raises:
+        AlreadyThere: the folder is there and not empty.
+        InvalidInput: a name is not usable.
+    """
+    import secrets
+    import time
+
+    from nodectl.catalog.sqlite import SqliteCatalog
+    from nodectl.controller.members import Members
+    from nodectl.errors import InvalidInput
+    from nodectl.ids import checked_name
+    from nodectl.node.state import VERSION, Membership, new_state_folder
+    from nodectl.trust.keys import KEY_BYTES
+    from nodectl.trust.realm import create_realm, write_realm
+
+    try:
+        checked_name(node)
+        checked_name(realm_name)
+    except ValueError as exc:
+        raise InvalidInput(str(exc)) from exc
+    with new_state_folder(target) as new:
+        realm = create_realm(realm_name, now=int(time.time()))
+        write_realm(realm, new.realm)
+        with SqliteCatalog(new.catalog) as catalog:
+            members = Members(catalog, realm, time.time)
+            secret = secrets.token_bytes(KEY_BYTES)
+            document = members.welcome(members.add_first(node, secret))
+        membership = Membership.from_json(
+            {**document, "version": VERSION, "secret": secret.hex(), "controllers": [url]}
+        )
+        new.write_membership(membership)
+    return membership
+
+
+def init(
+    realm: Annotated[str, typer.Option("--realm", help="Name of the realm (of the cluster).")],
+    state: StateOption = None,
+    node: Annotated[str, typer.Option("--node", help="Name of this node [its host name].")] = "",
+    listen: Annotated[
+        str, typer.Option("--listen", metavar="ADDR:PORT", help="Where the controller will be.")
+    ] = "0.0.0.0:7443",
+    json_output: JsonOption = False,
+) -> None:
+    """Make a realm, with this machine as its controller.
+
+    Exit codes: 13 the state folder is in use, 14 a name is not usable.
+    """
+    from nodectl.listen import CONTROL_PORT, Address, own_address, parse_address
+
+    target = open_state(state).folder
+    wanted = parse_address(listen, default_port=CONTROL_PORT)
+    url = Address(own_address(wanted), wanted.port).url("https")
+    made = make_controller(target, realm_name=realm, node=node or host_name(), url=url)
+    if json_output:
+        result = {"realm": made.realm_name, "realm_id": made.realm_id, "node": made.node}
+        print(json.dumps({**result, "state": str(target), "url": url}))
+        return
+    place = "" if state is None else f" --state {target}"
+    print(f"made the realm {made.realm_name} in {target}; this machine is its node {made.node}")
+    print("next:")
+    print(f"  nodectl serve --controller{place}        # here; leave it running")
+    print(f"  nodectl token create{place}              # here; prints a token for other machines")
+    print("  nodectl join --token T --name NAME      # there, then: nodectl serve")
+
+
+@token_app.command("create")
+def token_create(
+    role: Annotated[str, typer.Option("--role", help="node or operator.")] = "node",
+    ttl: Annotated[str, typer.Option("--ttl", help="How long it is good: 30m, 1h, 7d.")] = "1h",
+    uses: Annotated[int, typer.Option("--uses", min=1, max=_USES_MAX, help="How often.")] = 1,
+    state: StateOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Make a join token (on the controller). It is a secret: whoever has it gets in.
+
+    Exit codes: 14 a wrong role or time, 40 this machine is no controller.
+    """
+    import time
+
+    from nodectl.catalog.sqlite import SqliteCatalog
+    from nodectl.controller.members import Members
+    from nodectl.trust.realm import load_realm
+
+    folder = open_state(state)
+    wanted, ttl_s = parse_role(role), parse_ttl(ttl)
+    realm = load_realm(folder.realm)
+    urls = folder.membership().controllers
+    with SqliteCatalog(folder.catalog) as catalog:
+        members = Members(catalog, realm, time.time)
+        token = members.issue_token(urls, role=wanted, ttl_s=ttl_s, uses=uses)
+    if json_output:
+        print(json.dumps({"token": token.text(), "role": wanted.value, "uses": uses}))
+    else:
+        print(token.text())
+
+
+def join(
+    token: Annotated[str, typer.Option("--token", help="As `token create` printed it.")],
+    url: Annotated[
+        str, typer.Argument(metavar="[URL]", help="The controller [as the token says].")
+    ] = "",
+    name: Annotated[str, typer.Option("--name", help="Name of this node [its host name].")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Join again, or another realm.")] = False,
+    state: StateOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Make this machine a member of a realm.
+
+    Exit codes: 13 it is one already, 14 the name is not usable, 41 the token is refused,
+    42 the controller does not answer, 44 another node has the name.
+    """
+    from nodectl.errors import InvalidInput
+    from nodectl.ids import checked_name
+    from nodectl.node.join import join as join_realm
+    from nodectl.trust.token import parse_token
+
+    try:
+        node = checked_name(name or host_name())
+    except ValueError as exc:
+        raise InvalidInput(str(exc), hint="name this node with --name") from exc
+    folder = open_state(state)
+    made = asyncio.run(join_realm(folder, parse_token(token), name=node, url=url, force=force))
+    if json_output:
+        print(json.dumps({"realm": made.realm_name, "node": made.node, "role": made.role.value}))
+        return
+    place = "" if state is None else f" --state {folder.folder}"
+    print(f"joined the realm {made.realm_name} as the {made.role.value} {made.node}")
+    print(f"next: nodectl serve{place}   # leave it running")
+
+
+def leave(
+    state: StateOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even when the controller cannot be told.")
+    ] = False,
+) -> None:
+    """Leave the realm: the controller forgets this node, and this node its keys. Frames stay.
+
+    Exit codes: 18 this machine is the controller, 40 it is no member, 42 the controller does not
+    answer.
+    """
+    from nodectl.errors import ControllerUnreachable, NotAllowed, NotConfirmed, UnknownNode
+    from nodectl.node.client import ControlClient
+
+    folder = open_state(state)
+    membership = folder.membership()
+    if folder.realm.exists():
+        raise NotConfirmed(
+            f"this machine is the controller of {membership.realm_name}: leaving would lose the "
+            "realm's keys",
+            hint=f"to give up the realm, delete {folder.folder} by hand",
+        )
+
+    async def tell() -> None:
+        async with ControlClient(membership) as client:
+            await client.remove_node(membership.node)
+
+    try:
+        asyncio.run(tell())
+    except (UnknownNode, NotAllowed):
+        pass  # it has forgotten this node already
+    except ControllerUnreachable:
+        if not force:
+            raise
+    folder.forget_membership()
+    print(f"left the realm {membership.realm_name}; the frames in {folder.store} are kept")
+
+
+def status(state: StateOption = None, json_output: JsonOption = False) -> None:
+    """Show what this machine is, and whether its controller answers.
+
+    Exit codes: 40 it is no member, 42 the controller does not answer.
+    """
+    from nodectl.node.client import ControlClient
+
+    folder = open_state(state)
+    membership = folder.membership()
+
+    async def touch() -> int:
+        async with ControlClient(membership) as client:
+            return len(await client.releases())
+
+    facts = {
+        "realm": membership.realm_name,
+        "node": membership.node,
+        "role": membership.role.value,
+        "state": str(folder.folder),
+        "controllers": list(membership.controllers),
+        "held_roots": len(folder.held_roots()),
+    }
+    if not json_output:
+        for name, value in facts.items():
+            print(f"{name:12}{', '.join(value) if isinstance(value, list) else value}")
+    releases = asyncio.run(touch())
+    if json_output:
+        print(json.dumps({**facts, "releases": releases, "controller_answers": True}))
+    else:
+        print(f"{'controller':12}answers; it has {releases} releases")
+
+
+def host_name() -> str:
+    """Return this machine's name without its domain."""
+    return socket.gethostname().partition(".")[0]
+
+
+def parse_ttl(text: str) -> int:
+    """Return the seconds that "90s", "30m", "1h" or "7d" stands for.
+
+    Raises:
+        InvalidInput: it is none of these, or no time at all.
+    """
+    from nodectl.errors import InvalidInput
+
+    match = _DURATION.fullmatch(text)
+    if match is None or int(match[1]) == 0:
+        raise InvalidInput(f"not a time: {text[:40]!r}", hint="examples: 90s, 30m, 1h, 7d")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def parse_role(text: str) -> "Role":
+    """Return the role that a word names.
+
+    Raises:
+        InvalidInput: there is no such role.
+    """
+    from nodectl.errors import InvalidInput
+    from nodectl.trust.token import Role
+
+    try:
+        return Role(text)
+    except ValueError as exc:
+        raise InvalidInput(f"no role is named {text[:40]!r}", hint="node or operator") from exc

@@ -1,0 +1,23 @@
+"""The command line of the process that restores for a job: this same program again."""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nodectl.catalog.records import Job
+    from nodectl.node.state import StateFolder
+
+
+def self_command() -> list[str]:
+    """Return the words that start this program again."""
+    return [sys.executable, "-m", "nodectl"]
+
+
+def restore_argv(job: "Job", state: "StateFolder") -> Sequence[str]:
+    """Return `nodectl restore NAME DIR --generation G --json --state DIR`."""
+    words = [
+        *self_command(), "image", "restore", job.name, str(job.options["path"]),
+        "--generation", str(job.generation), "--json", "--state", str(state.folder),
+    ]  # fmt: skip
+    return [*words, "--keep-extra"] if job.options.get("keep_extra") else words

@@ -1,0 +1,142 @@
+"""`nodectl serve`: peer and agent of this machine, and with --controller the control API."""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nodectl.cli.membership import JsonOption, StateOption, open_state
+
+if TYPE_CHECKING:
+    from nodectl.listen import Address
+    from nodectl.node.state import Membership, StateFolder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """What the command line asks for."""
+
+    controller: bool
+    listen: "Address"
+    peer_listen: "Address"
+    host: str  # under which others reach this machine, empty: find out
+    json_output: bool
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command to the command line."""
+    app.command()(serve)
+
+
+def serve(
+    controller: Annotated[
+        bool, typer.Option("--controller", help="Also run the controller of the realm.")
+    ] = False,
+    listen: Annotated[
+        str, typer.Option("--listen", metavar="ADDR:PORT", help="Of the controller, HTTPS.")
+    ] = "0.0.0.0:7443",
+    peer_listen: Annotated[
+        str, typer.Option("--peer-listen", metavar="ADDR:PORT", help="Of the peer, HTTP.")
+    ] = "0.0.0.0:7444",
+    advertise: Annotated[
+        str,
+        typer.Option(
+            "--advertise", metavar="HOST", help="Name or address of this machine for others."
+        ),
+    ] = "",
+    state: StateOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Serve images to other nodes and do the jobs for this one, until SIGTERM or Ctrl-C.
+
+    Port 0 takes a free one. When everything listens it prints where; with --json that is one line
+    {"ready": true, "control_url": ..., "peer_url": ...}.
+
+    Exit codes: 14 a wrong address, 32 a port is in use, 40 no member, or no controller.
+    """
+    from nodectl.listen import CONTROL_PORT, PEER_PORT, parse_address
+
+    wanted = _Wanted(
+        controller=controller,
+        listen=parse_address(listen, default_port=CONTROL_PORT),
+        peer_listen=parse_address(peer_listen, default_port=PEER_PORT),
+        host=_host_of(advertise),
+        json_output=json_output,
+    )
+    asyncio.run(_serve(open_state(state), wanted))
+
+
+def _host_of(advertise: str) -> str:
+    """Return the host of "HOST" or "SCHEME://HOST[:PORT]"."""
+    from nodectl.listen import parse_address
+
+    return parse_address(advertise.rpartition("://")[2], default_port=0).host if advertise else ""
+
+
+async def _serve(state: "StateFolder", wanted: _Wanted) -> None:
+    from nodectl.cli.restore_argv import restore_argv
+    from nodectl.listen import Address, own_address
+    from nodectl.node.agent import Agent
+    from nodectl.node.client import ControlClient
+    from nodectl.node.swarming import open_swarm
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with contextlib.AsyncExitStack() as stack:
+        membership = state.membership()
+        if wanted.controller:
+            membership = await stack.enter_async_context(_controller(state, membership, wanted))
+        client = await stack.enter_async_context(ControlClient(membership))
+        swarm, bound = await stack.enter_async_context(open_swarm(state, wanted.peer_listen))
+        host = wanted.host or own_address(bound, towards=_controller_host(membership))
+        peer_url = Address(host, bound.port).url("http")
+        agent = Agent(state, client, swarm, peer_url=peer_url, restore_argv=restore_argv)
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        task = group.create_task(agent.run())
+        _print_ready(state.membership(), peer_url, wanted)
+        await stop.wait()
+        task.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _controller(
+    state: "StateFolder", membership: "Membership", wanted: _Wanted
+) -> AsyncIterator["Membership"]:
+    """Run the controller; yields a membership that reaches it on this machine."""
+    from nodectl.catalog.sqlite import SqliteCatalog
+    from nodectl.controller.serve import control_server
+    from nodectl.listen import Address, own_address
+
+    with SqliteCatalog(state.catalog) as catalog:
+        async with control_server(catalog, state.realm, wanted.listen) as bound:
+            url = Address(wanted.host or own_address(bound), bound.port).url("https")
+            if membership.controllers != (url,):
+                # Tokens and commands on this machine take the URL from here.
+                state.write_membership(dataclasses.replace(membership, controllers=(url,)))
+            local = Address(own_address(bound, towards="127.0.0.1"), bound.port).url("https")
+            yield dataclasses.replace(membership, controllers=(local,))
+
+
+def _controller_host(membership: "Membership") -> str:
+    from urllib.parse import urlsplit
+
+    return urlsplit(membership.controllers[0]).hostname or "" if membership.controllers else ""
+
+
+def _print_ready(membership: "Membership", peer_url: str, wanted: _Wanted) -> None:
+    control_url = membership.controllers[0] if membership.controllers else ""
+    if wanted.json_output:
+        ready = {"ready": True, "node": membership.node, "control_url": control_url}
+        print(json.dumps({**ready, "peer_url": peer_url}), flush=True)
+        return
+    if wanted.controller:
+        print(f"the controller of {membership.realm_name} is ready at {control_url}", flush=True)
+    print(f"{membership.node} is ready; it serves images at {peer_url}", flush=True)

@@ -1,0 +1,263 @@
+"""The control API: what each path does. The forms are in docs/control-api.md.
+
+Handlers parse (`wire`), decide through `Members`, `Releases`, `Tracker` and `Jobs`, and answer in
+JSON. A catalog write takes a few milliseconds and is made on the event loop on purpose: one owner,
+no interleaving.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from nodectl.catalog.model import Catalog
+from nodectl.controller import wire
+from nodectl.controller.auth import (
+    JOIN_PATH,
+    NODE,
+    Gate,
+    Heard,
+    require_operator,
+    require_self,
+)
+from nodectl.controller.bell import Bell
+from nodectl.controller.jobs import Jobs, Patience
+from nodectl.controller.members import Members
+from nodectl.controller.releases import Releases
+from nodectl.controller.tracker import INTERVAL_S, Announcement, Tracker
+from nodectl.errors import UnknownNode
+from nodectl.ids import Root
+from nodectl.trust.realm import Realm
+
+BODY_MAX = 8 << 20  # bytes; the largest is a root block in hexadecimal digits
+WAIT_MAX_MS = 60_000
+_WAIT_MS = 20_000
+_VERSION_MAX = 1 << 62
+_JOB_ID_MAX = 9_999_999_999
+_GENERATION_MAX = 9_999_999_999
+_EXPIRE_EVERY_S = 1.0
+_UNKNOWN_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clocks:
+    """The controller's clocks and its random source."""
+
+    now: Callable[[], float] = time.time  # seconds since 1970
+    monotonic: Callable[[], float] = time.monotonic
+    rng: random.Random
+
+
+class ControlApi:
+    """The controller's state and its handlers."""
+
+    def __init__(
+        self, catalog: Catalog, realm: Realm, clocks: Clocks, patience: Patience | None = None
+    ) -> None:
+        """Load what the catalog knows."""
+        self.members = Members(catalog, realm, clocks.now)
+        self.releases = Releases(catalog, realm, clocks.now)
+        self.tracker = Tracker(clocks.monotonic, clocks.rng)
+        self.jobs = Jobs(catalog, now=clocks.now, monotonic=clocks.monotonic, patience=patience)
+        self._heard = Heard(clocks.monotonic)
+        self._gate = Gate(self.members, self._heard, clocks.now)
+        self._work_bell = Bell()
+        self._event_bell = Bell()
+
+    def application(self) -> web.Application:
+        """Return the aiohttp application."""
+        app = web.Application(
+            middlewares=[self._gate.answer_errors(), self._gate.guard()], client_max_size=BODY_MAX
+        )
+        app.add_routes(
+            [
+                web.post(JOIN_PATH, self._join),
+                web.get("/v1/nodes", self._list_nodes),
+                web.delete("/v1/nodes/{name}", self._remove_node),
+                web.get("/v1/releases", self._list_releases),
+                web.post("/v1/releases", self._publish),
+                web.get("/v1/releases/{name}", self._show_release),
+                web.get("/v1/releases/{name}/{generation}", self._show_release),
+                web.get("/v1/swarm/{root}/ticket", self._ticket),
+                web.post("/v1/swarm/{root}/announce", self._announce),
+                web.get("/v1/jobs", self._list_jobs),
+                web.post("/v1/jobs", self._create_job),
+                web.get("/v1/jobs/{job_id}", self._show_job),
+                web.get("/v1/jobs/{job_id}/events", self._job_events),
+                web.post("/v1/jobs/{job_id}/nodes/{node}", self._report),
+                web.get("/v1/work", self._work),
+            ]
+        )
+        app.on_shutdown.append(self._stop_waiting)
+        return app
+
+    # --- members ---------------------------------------------------------------------------
+
+    async def _join(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        wanted = wire.parse_join(body, replaces=False)
+        if request[NODE] == wanted.name:
+            wanted = wire.parse_join(body, replaces=True)
+        node = self.members.join(wanted)
+        return web.json_response(self.members.welcome(node))
+
+    async def _list_nodes(self, request: web.Request) -> web.Response:
+        require_operator(request)
+        nodes = [
+            {
+                **node.public(),
+                "heard_s": self._heard.seconds_ago(node.name),
+                "address": self._heard.address(node.name),
+            }
+            for node in self.members.list()
+        ]
+        return web.json_response({"nodes": nodes})
+
+    async def _remove_node(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        require_self(request, name)
+        self.members.remove(name)
+        self.tracker.forget(name)
+        self._heard.forget(name)
+        return web.json_response({})
+
+    # --- releases and swarms ---------------------------------------------------------------
+
+    async def _list_releases(self, request: web.Request) -> web.Response:
+        name = request.query.get("name", "")
+        records = self.releases.list(wire.parse_name(name) if name else "")
+        return web.json_response({"releases": [record.to_json() for record in records]})
+
+    async def _publish(self, request: web.Request) -> web.Response:
+        require_operator(request)
+        wanted = wire.parse_publication(await request.read(), origin=request[NODE])
+        return web.json_response(self.releases.publish(wanted).to_json())
+
+    async def _show_release(self, request: web.Request) -> web.Response:
+        generation = None
+        if "generation" in request.match_info:
+            generation = wire.parse_count(request.match_info, "generation", 0, most=_GENERATION_MAX)
+        record = self.releases.get(wire.parse_name(request.match_info["name"]), generation)
+        return web.json_response(record.to_json())
+
+    async def _ticket(self, request: web.Request) -> web.Response:
+        root = wire.parse_root(request.match_info["root"])
+        record, root_block = self.releases.of_root(root)
+        return web.json_response(
+            {
+                "root_block_hex": root_block.hex(),
+                "swarm_key": self.releases.swarm_key(root).hex(),
+                "release": record.to_json(),
+                **self._peers(root, self.tracker.peers(root, but=request[NODE])),
+            }
+        )
+
+    async def _announce(self, request: web.Request) -> web.Response:
+        root = wire.parse_root(request.match_info["root"])
+        self.releases.of_root(root)  # only what is released has a swarm
+        announcement = wire.parse_announcement(await request.read(), node=request[NODE])
+        return web.json_response(self._peers(root, self.tracker.announce(root, announcement)))
+
+    def _peers(self, root: Root, peers: tuple[Announcement, ...]) -> dict[str, Any]:
+        return {
+            "peers": [
+                {"node": peer.node, "url": peer.url, "complete": peer.complete} for peer in peers
+            ],
+            "known": self.tracker.known(root),
+            "interval_s": INTERVAL_S,
+        }
+
+    # --- jobs ------------------------------------------------------------------------------
+
+    async def _list_jobs(self, _request: web.Request) -> web.Response:
+        jobs = [
+            {**job.to_json(), "state": self.jobs.state(job.job_id).value}
+            for job in self.jobs.list()
+        ]
+        return web.json_response({"jobs": jobs})
+
+    async def _create_job(self, request: web.Request) -> web.Response:
+        require_operator(request)
+        wanted = wire.parse_job(await request.read())
+        known = {node.name for node in self.members.list()}
+        unknown = [name for name in wanted.nodes if name not in known]
+        if unknown:
+            shown = ", ".join(unknown[:_UNKNOWN_SHOWN])
+            raise UnknownNode(
+                f"no node is named {shown}; no job was made", hint="nodectl node list shows all"
+            )
+        record = self.releases.get(wanted.name, wanted.generation)
+        job = self.jobs.create(
+            wanted.kind, record, wanted.nodes, options=wanted.options, by=request[NODE]
+        )
+        self._work_bell.ring()
+        return web.json_response(self._job(job.job_id, since=0))
+
+    async def _show_job(self, request: web.Request) -> web.Response:
+        return web.json_response(self._job(_job_id(request), since=0))
+
+    async def _job_events(self, request: web.Request) -> web.Response:
+        job_id = _job_id(request)
+        since = wire.parse_count(request.query, "since", 0, most=_VERSION_MAX)
+        deadline = asyncio.get_running_loop().time() + _wait_s(request)
+        while not self.jobs.rows(job_id, since=since):
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0 or self._event_bell.closed:
+                break
+            await self._event_bell.wait(left)
+        return web.json_response(self._job(job_id, since=since))
+
+    async def _report(self, request: web.Request) -> web.Response:
+        node = request.match_info["node"]
+        require_self(request, node)
+        self.jobs.report(_job_id(request), node, wire.parse_report(await request.read()))
+        self._event_bell.ring()
+        return web.json_response({})
+
+    async def _work(self, request: web.Request) -> web.Response:
+        since = wire.parse_count(request.query, "since", 0, most=_JOB_ID_MAX)
+        deadline = asyncio.get_running_loop().time() + _wait_s(request)
+        while not (work := self._new_work(request[NODE], since)):
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0 or self._work_bell.closed:
+                break
+            await self._work_bell.wait(left)
+        return web.json_response({"work": work})
+
+    def _new_work(self, node: str, since: int) -> list[dict[str, Any]]:
+        return [
+            {"job": job.to_json(), "work": work.to_json()}
+            for job, work in self.jobs.work_for(node)
+            if job.job_id > since
+        ]
+
+    def _job(self, job_id: int, *, since: int) -> dict[str, Any]:
+        return {
+            "job": self.jobs.get(job_id).to_json(),
+            "state": self.jobs.state(job_id).value,
+            "version": self.jobs.version,
+            "rows": [row.to_json() for row in self.jobs.rows(job_id, since=since)],
+        }
+
+    async def watch_silence(self) -> None:
+        """Conclude about silent nodes once a second, for ever."""
+        while True:
+            await asyncio.sleep(_EXPIRE_EVERY_S)
+            if self.jobs.expire(self._heard.at):
+                self._event_bell.ring()
+
+    async def _stop_waiting(self, _app: web.Application) -> None:
+        self._work_bell.close()
+        self._event_bell.close()
+
+
+def _job_id(request: web.Request) -> int:
+    return wire.parse_count(request.match_info, "job_id", 0, most=_JOB_ID_MAX)
+
+
+def _wait_s(request: web.Request) -> float:
+    return wire.parse_count(request.query, "wait_ms", _WAIT_MS, most=WAIT_MAX_MS) / 1000

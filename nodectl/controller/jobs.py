@@ -1,0 +1,276 @@
+"""Jobs: made here, given to nodes, and concluded from what each node reports.
+
+A node's state for a job changes a few times, and each change is written to the catalog before
+anybody hears of it. Progress in bytes changes all the time and stays in memory: a controller that
+restarts has every job and state, and hears the progress again from the nodes.
+
+Silence is concluded here: a node that does not take its work within `take_within_s` has failed at
+step "take"; one that took it and is not heard of for `silent_s` has failed at step "report" - but
+when such a node reports after all, what it says counts.
+
+A row's `version` says when it changed last: a counter that goes on growing over restarts, so that
+a watcher asks "what changed after V".
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nodectl.catalog.model import ABSENT, Catalog
+from nodectl.catalog.records import (
+    FINAL,
+    Job,
+    JobKind,
+    JobState,
+    ReleaseRecord,
+    Task,
+    Work,
+    WorkState,
+    job_key,
+    job_state,
+    work_key,
+)
+from nodectl.errors import UnknownJob, WriteConflict
+
+_NUMBER_TRIES = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long the controller waits for a silent node; seconds."""
+
+    take_within_s: float = 60.0
+    silent_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What is known about one node's work: the durable part, and how far it is right now."""
+
+    work: Work
+    version: int
+    touched: float  # monotonic clock, when the node was last heard about this work
+    done: int = 0  # bytes of the current step
+    total: int | None = None  # bytes, where known
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as the API sends it."""
+        document = self.work.to_json()
+        return {**document, "done": self.done, "total": self.total, "version": self.version}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a node says about its work."""
+
+    state: WorkState
+    step: str = ""
+    sentence: str = ""
+    lines: tuple[str, ...] = ()
+    receipt: dict[str, Any] | None = None
+    done: int = 0
+    total: int | None = None
+
+
+class Jobs:
+    """All jobs of one realm; one owner: the controller's event loop."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        *,
+        now: Callable[[], float],
+        monotonic: Callable[[], float],
+        patience: Patience | None = None,
+    ) -> None:
+        """Load every job from the catalog; the waiting times begin anew."""
+        self._catalog = catalog
+        self._now = now
+        self._monotonic = monotonic
+        self._patience = patience or Patience()
+        # Microseconds since 1970: more than any controller before could have counted up to.
+        self._version = int(now() * 1e6)
+        self._jobs: dict[int, Job] = {}
+        self._rows: dict[int, dict[str, Row]] = {}
+        for document in catalog.list("jobs/"):
+            self._remember(Job.from_json(document.value))
+        for document in catalog.list("work/"):
+            work = Work.from_json(document.value)
+            if work.job_id in self._rows:
+                self._rows[work.job_id][work.node] = self._row(work)
+
+    @property
+    def version(self) -> int:
+        """Return the version of the last change of any row."""
+        return self._version
+
+    def create(
+        self,
+        kind: JobKind,
+        record: ReleaseRecord,
+        nodes: Iterable[str],
+        *,
+        options: dict[str, Any],
+        by: str,
+    ) -> Job:
+        """Make a job; the nodes are known to exist. Durable when it returns."""
+        release = record.signed.release
+        targets = tuple(dict.fromkeys(nodes))
+        works = {node: Task(kind.value) for node in targets}
+        if record.origin:
+            works.setdefault(record.origin, Task.SEED)
+        draft = Job(
+            job_id=max(self._jobs, default=0) + 1,
+            kind=kind,
+            name=release.name,
+            generation=release.generation,
+            root=release.root,
+            nodes=targets,
+            options=options,
+            created=int(self._now()),
+            created_by=by,
+        )
+        job = self._number(draft)
+        self._remember(job)
+        for node, task in works.items():
+            work = Work(job_id=job.job_id, node=node, task=task)
+            self._catalog.put(work_key(node, job.job_id), work.to_json(), expected=ABSENT)
+            self._rows[job.job_id][node] = self._row(work)
+        return job
+
+    def get(self, job_id: int) -> Job:
+        """Return a job.
+
+        Raises:
+            UnknownJob: there is none of that id.
+        """
+        job = self._jobs.get(job_id)
+        if job is None:
+            raise UnknownJob(f"there is no job {job_id}", hint="nodectl job list shows all")
+        return job
+
+    def list(self) -> tuple[Job, ...]:
+        """Return all jobs, oldest first."""
+        return tuple(self._jobs[job_id] for job_id in sorted(self._jobs))
+
+    def rows(self, job_id: int, *, since: int = 0) -> tuple[Row, ...]:
+        """Return the rows of a job that changed after version `since`, by node name."""
+        self.get(job_id)
+        # A version from the future is from another clock: then everything is new.
+        after = since if since <= self._version else 0
+        rows = self._rows[job_id]
+        return tuple(rows[node] for node in sorted(rows) if rows[node].version > after)
+
+    def state(self, job_id: int) -> JobState:
+        """Return how far a job is."""
+        return job_state(tuple(row.work for row in self.rows(job_id)))
+
+    def work_for(self, node: str) -> tuple[tuple[Job, Work], ...]:
+        """Return what a node has to do, oldest first."""
+        return tuple(
+            (self._jobs[job_id], self._rows[job_id][node].work)
+            for job_id in sorted(self._rows)
+            if node in self._rows[job_id]
+            and self._rows[job_id][node].work.state not in FINAL
+            and self._is_worth_doing(job_id, node)
+        )
+
+    def report(self, job_id: int, node: str, report: Report) -> Row:
+        """Take a node's word about its work.
+
+        Raises:
+            UnknownJob: the job is not for this node.
+        """
+        self.get(job_id)
+        row = self._rows[job_id].get(node)
+        if row is None:
+            raise UnknownJob(f"job {job_id} has nothing to do for {node}")
+        if row.work.state in FINAL and not self._may_be_corrected(row.work):
+            return row  # said before; an answer was lost on the way
+        receipt = row.work.receipt if report.receipt is None else report.receipt
+        work = replace(
+            row.work,
+            state=report.state,
+            step=report.step,
+            sentence=report.sentence,
+            lines=report.lines,
+            receipt=receipt,
+            by_controller=False,
+        )
+        return self._change(row, work, done=report.done, total=report.total)
+
+    def expire(self, heard: Callable[[str], float]) -> bool:
+        """Conclude about silent nodes; say whether anything changed.
+
+        Args:
+            heard: when a node was last heard of at all, on the monotonic clock.
+        """
+        changed = False
+        for job_id, rows in self._rows.items():
+            if self.state(job_id) is not JobState.RUNNING:
+                continue
+            for row in list(rows.values()):
+                work = self._concluded(row, heard(row.work.node))
+                if work is not None:
+                    self._change(row, work)
+                    changed = True
+        return changed
+
+    def _concluded(self, row: Row, heard: float) -> Work | None:
+        work, now = row.work, self._monotonic()
+        match work.state:
+            case WorkState.WAITING if now - row.touched > self._patience.take_within_s:
+                limit = f"{self._patience.take_within_s:g} s"
+                sentence = f"{work.node} did not take the job within {limit}"
+                if now - heard > self._patience.take_within_s:
+                    sentence += ": it is off, cut off, or nodectl serve does not run there"
+                return _failed(work, "take", sentence)
+            case WorkState.RUNNING if now - max(row.touched, heard) > self._patience.silent_s:
+                limit = f"{self._patience.silent_s:g} s"
+                sentence = f"{work.node} took the job and was not heard of for {limit}"
+                return _failed(work, "report", f"{sentence} (it was at: {work.step})")
+            case _:
+                return None
+
+    @staticmethod
+    def _may_be_corrected(work: Work) -> bool:
+        return work.by_controller and work.step == "report"
+
+    def _is_worth_doing(self, job_id: int, node: str) -> bool:
+        """A seeder has nothing to do for a job that ended."""
+        seeds = self._rows[job_id][node].work.task is Task.SEED
+        return not seeds or self.state(job_id) is JobState.RUNNING
+
+    def _number(self, draft: Job) -> Job:
+        """Write the job under the next free id."""
+        for job_id in range(draft.job_id, draft.job_id + _NUMBER_TRIES):
+            job = replace(draft, job_id=job_id)
+            try:
+                self._catalog.put(job_key(job_id), job.to_json(), expected=ABSENT)
+            except WriteConflict:
+                continue
+            return job
+        raise WriteConflict("too many jobs are made at once", hint="try again")
+
+    def _remember(self, job: Job) -> None:
+        self._jobs[job.job_id] = job
+        self._rows[job.job_id] = {}
+
+    def _row(self, work: Work) -> Row:
+        self._version += 1
+        return Row(work=work, version=self._version, touched=self._monotonic())
+
+    def _change(self, row: Row, work: Work, *, done: int = 0, total: int | None = None) -> Row:
+        """Write what changed durably, then show it."""
+        if work != row.work:
+            key = work_key(work.node, work.job_id)
+            present = self._catalog.get(key)
+            expected = ABSENT if present is None else present.revision
+            self._catalog.put(key, work.to_json(), expected=expected)
+        changed = replace(self._row(work), done=done, total=total)
+        self._rows[work.job_id][work.node] = changed
+        return changed
+
+
+def _failed(work: Work, step: str, sentence: str) -> Work:
+    return replace(work, state=WorkState.FAILED, step=step, sentence=sentence, by_controller=True)

@@ -1,0 +1,186 @@
+"""Who belongs to the realm: join tokens are issued and spent here, nodes are added and removed.
+
+All state is in the catalog; a token's use and a node's name are taken by compare-and-set, so that a
+token for one use is used once however many machines try at the same moment.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from nodectl.catalog.model import ABSENT, Catalog
+from nodectl.catalog.records import NodeRecord, node_key, token_key
+from nodectl.errors import NameTaken, TokenRefused, UnknownNode, WriteConflict
+from nodectl.trust.realm import Realm
+from nodectl.trust.token import Role, Token, TokenRecord, new_token, record_of
+
+_SPEND_TRIES = 1000  # conflicts one after the other: far more than machines that join at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinRequest:
+    """What a machine sends in order to join."""
+
+    realm_id: str
+    token_id: str
+    token_secret: bytes = field(repr=False)
+    name: str
+    node_secret: bytes = field(repr=False)  # made by the node: sent again, it is the same join
+    replaces: bool = False  # it proved that it is the node that has this name now
+
+
+class Members:
+    """The nodes and join tokens of one realm."""
+
+    def __init__(self, catalog: Catalog, realm: Realm, now: Callable[[], float]) -> None:
+        """Work on a catalog; `now` is the controller's clock, seconds since 1970."""
+        self._catalog = catalog
+        self._realm = realm
+        self._now = now
+
+    def issue_token(self, urls: tuple[str, ...], *, role: Role, ttl_s: int, uses: int) -> Token:
+        """Make a join token; only a hash of its secret is kept."""
+        token = new_token(urls, self._realm.ca_sha256(), self._realm.realm_id)
+        record = record_of(token, role=role, expires=int(self._now()) + ttl_s, uses=uses)
+        self._catalog.put(token_key(token.token_id), record.to_json(), expected=ABSENT)
+        return token
+
+    def add_first(self, name: str, secret: bytes) -> NodeRecord:
+        """Add the machine that makes the realm."""
+        return self._add(
+            NodeRecord(name=name, role=Role.OPERATOR, secret=secret, joined=int(self._now()))
+        )
+
+    def join(self, request: JoinRequest) -> NodeRecord:
+        """Add a machine that shows a token.
+
+        Raises:
+            TokenRefused: the token is unknown, wrong, expired, used, or of another realm.
+            NameTaken: another node has the name; the token's use is not spent.
+        """
+        if request.realm_id != self._realm.realm_id:
+            raise TokenRefused(
+                "the join token belongs to another realm",
+                hint=f"make one on the controller of {self._realm.name}: nodectl token create",
+            )
+        present = self.find(request.name)
+        if present is not None and _is_same_join(present, request):
+            return present
+        self._checked_token(request)
+        if present is not None and not request.replaces:
+            raise _name_taken(request.name)
+        token = self._spend(request)
+        node = NodeRecord(
+            name=request.name,
+            role=token.role,
+            secret=request.node_secret,
+            joined=int(self._now()),
+            token_id=request.token_id,
+        )
+        try:
+            return self._replace(node) if request.replaces else self._add(node)
+        except WriteConflict as exc:
+            self._give_back(request.token_id)
+            raise _name_taken(request.name) from exc
+
+    def find(self, name: str) -> NodeRecord | None:
+        """Return a node, or None."""
+        document = self._catalog.get(node_key(name))
+        return None if document is None else NodeRecord.from_json(document.value)
+
+    def get(self, name: str) -> NodeRecord:
+        """Return a node.
+
+        Raises:
+            UnknownNode: there is none of that name.
+        """
+        found = self.find(name)
+        if found is None:
+            raise UnknownNode(f"no node is named {name}", hint="nodectl node list shows all")
+        return found
+
+    def list(self) -> tuple[NodeRecord, ...]:
+        """Return all nodes by name."""
+        return tuple(NodeRecord.from_json(d.value) for d in self._catalog.list("nodes/"))
+
+    def remove(self, name: str) -> None:
+        """Remove a node: its secret is worth nothing from now on.
+
+        Raises:
+            UnknownNode: there is none of that name.
+        """
+        document = self._catalog.get(node_key(name))
+        if document is None:
+            raise UnknownNode(f"no node is named {name}", hint="nodectl node list shows all")
+        self._catalog.delete(node_key(name), expected=document.revision)
+
+    def _add(self, node: NodeRecord) -> NodeRecord:
+        self._catalog.put(node_key(node.name), node.to_json(), expected=ABSENT)
+        return node
+
+    def _replace(self, node: NodeRecord) -> NodeRecord:
+        document = self._catalog.get(node_key(node.name))
+        expected = ABSENT if document is None else document.revision
+        self._catalog.put(node_key(node.name), node.to_json(), expected=expected)
+        return node
+
+    def _checked_token(self, request: JoinRequest) -> tuple[TokenRecord, int]:
+        """Return the token's record and its revision."""
+        try:
+            document = self._catalog.get(token_key(request.token_id))
+        except ValueError:
+            document = None
+        if document is None:
+            raise TokenRefused("the join token is wrong: no token has its id")
+        record = TokenRecord.from_json(dict(document.value))
+        record.check(request.token_secret, int(self._now()))
+        return record, document.revision
+
+    def _spend(self, request: JoinRequest) -> TokenRecord:
+        for _ in range(_SPEND_TRIES):
+            record, revision = self._checked_token(request)
+            try:
+                self._put_token(record.used(), revision)
+            except WriteConflict:
+                continue
+            return record
+        raise WriteConflict("too many machines use this token at once", hint="join again")
+
+    def _give_back(self, token_id: str) -> None:
+        for _ in range(_SPEND_TRIES):
+            document = self._catalog.get(token_key(token_id))
+            if document is None:
+                return
+            record = TokenRecord.from_json(dict(document.value))
+            try:
+                self._put_token(record.given_back(), document.revision)
+            except WriteConflict:
+                continue
+            return
+
+    def _put_token(self, record: TokenRecord, revision: int) -> None:
+        self._catalog.put(token_key(record.token_id), record.to_json(), expected=revision)
+
+    def welcome(self, node: NodeRecord) -> dict[str, Any]:
+        """Return what a node that joined is told: everything for its node.json but its secret."""
+        return {
+            "realm_id": self._realm.realm_id,
+            "realm_name": self._realm.name,
+            "node": node.name,
+            "role": node.role.value,
+            "ca_pem": self._realm.authority.certificate.decode("ascii"),
+            "content_keys": self._realm.key.content_keys().to_hex(),
+            "publishers": [key.hex() for key in self._realm.publishers()],
+        }
+
+
+def _is_same_join(present: NodeRecord, request: JoinRequest) -> bool:
+    """Say whether this is a join whose answer was lost, sent again."""
+    return present.secret == request.node_secret and present.token_id == request.token_id
+
+
+def _name_taken(name: str) -> NameTaken:
+    return NameTaken(
+        f"another node is named {name}",
+        hint=f"choose another --name, or on the controller: nodectl node remove {name}",
+    )

@@ -1,0 +1,79 @@
+"""The tracker: which node offers which root, and where. In memory only.
+
+Every node announces itself again and again, so a controller that restarts knows all of it again
+after one interval. A node that has not announced for three intervals is no longer handed out.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nodectl.ids import Root
+
+INTERVAL_S = 5.0  # how often a node announces
+_EXPIRES_S = 3 * INTERVAL_S
+PEERS_MAX = 50  # handed out at once: enough to choose 12 neighbours from, small at 10,000 nodes
+_ROOTS_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announcement:
+    """What a node says about one root."""
+
+    node: str
+    url: str
+    have_bytes: int  # sealed bytes
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Heard:
+    announcement: Announcement
+    at: float
+
+
+class Tracker:
+    """Who offers what; one owner: the controller's event loop."""
+
+    def __init__(self, monotonic: Callable[[], float], rng: random.Random) -> None:
+        """Start knowing nobody."""
+        self._monotonic = monotonic
+        self._rng = rng
+        self._swarms: dict[Root, dict[str, _Heard]] = {}
+
+    def announce(self, root: Root, announcement: Announcement) -> tuple[Announcement, ...]:
+        """Take one announcement; return peers other than the node itself."""
+        if root not in self._swarms and len(self._swarms) >= _ROOTS_MAX:
+            self._forget_silent_swarms()
+        swarm = self._swarms.setdefault(root, {})
+        swarm[announcement.node] = _Heard(announcement=announcement, at=self._monotonic())
+        return self.peers(root, but=announcement.node)
+
+    def peers(self, root: Root, *, but: str = "") -> tuple[Announcement, ...]:
+        """Return at most `PEERS_MAX` nodes that offer a root, at random; complete ones included."""
+        found = [one for one in self._alive(root) if one.node != but]
+        if len(found) <= PEERS_MAX:
+            self._rng.shuffle(found)
+            return tuple(found)
+        return tuple(self._rng.sample(found, PEERS_MAX))
+
+    def known(self, root: Root) -> int:
+        """Return how many nodes offer a root."""
+        return len(self._alive(root))
+
+    def forget(self, node: str) -> None:
+        """Hand a node out no more."""
+        for swarm in self._swarms.values():
+            swarm.pop(node, None)
+
+    def _alive(self, root: Root) -> list[Announcement]:
+        swarm = self._swarms.get(root, {})
+        oldest = self._monotonic() - _EXPIRES_S
+        for node in [node for node, heard in swarm.items() if heard.at < oldest]:
+            del swarm[node]
+        return [heard.announcement for heard in swarm.values()]
+
+    def _forget_silent_swarms(self) -> None:
+        for root in list(self._swarms):
+            if not self._alive(root):
+                del self._swarms[root]

@@ -1,0 +1,260 @@
+"""Requests of the control API as values: parsed here, with every mistake named.
+
+The forms are described in docs/control-api.md. Unknown fields are an error.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from nodectl.catalog.records import JobKind, WorkState
+from nodectl.controller.jobs import Report
+from nodectl.controller.members import JoinRequest
+from nodectl.controller.releases import Publication
+from nodectl.controller.tracker import Announcement
+from nodectl.errors import InvalidInput
+from nodectl.ids import Root, checked_name, id_from_hex
+from nodectl.trust.keys import KEY_BYTES
+from nodectl.trust.release import checked_totals
+
+_NODES_MAX = 20_000
+_LINES_MAX = 50
+_TEXT_MAX = 4096
+_PATH_MAX = 4096
+_URL_MAX = 256
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRequest:
+    """What an operator asks for."""
+
+    kind: JobKind
+    name: str
+    generation: int | None  # None: the last one
+    nodes: tuple[str, ...]
+    options: dict[str, Any]
+
+
+class Fields:
+    """The fields of one JSON object; what is not taken at the end is an error."""
+
+    def __init__(self, body: bytes, *, where: str) -> None:
+        """Parse a request's body.
+
+        Raises:
+            InvalidInput: it is no JSON object.
+        """
+        try:
+            document = json.loads(body)
+        except ValueError as exc:
+            raise InvalidInput(f"{where}: the body is no JSON") from exc
+        if not isinstance(document, dict):
+            raise InvalidInput(f"{where}: the body is no JSON object")
+        self._fields: dict[str, Any] = document
+        self._where = where
+
+    def take(self, name: str, kind: type[T], default: T | None = None) -> T:
+        """Take a field of one type; without a default it must be there."""
+        value = self._fields.pop(name, default)
+        # A JSON true is an int to Python.
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise InvalidInput(f"{self._where}: {name} is not of type {kind.__name__}")
+        return value
+
+    def text(self, name: str, default: str | None = None, *, most: int = _TEXT_MAX) -> str:
+        """Take a text of bounded length."""
+        value = self.take(name, str, default)
+        if len(value) > most:
+            raise InvalidInput(f"{self._where}: {name} is longer than {most} characters")
+        return value
+
+    def optional_count(self, name: str) -> int | None:
+        """Take a whole number that may be null or absent."""
+        if self._fields.get(name) is None:
+            self._fields.pop(name, None)
+            return None
+        return self.count(name)
+
+    def count(self, name: str, default: int | None = None) -> int:
+        """Take a whole number that is not negative."""
+        value = self.take(name, int, default)
+        if value < 0:
+            raise InvalidInput(f"{self._where}: {name} is negative")
+        return value
+
+    def texts(self, name: str, *, most: int) -> tuple[str, ...]:
+        """Take a list of texts of bounded length."""
+        values = self.take(name, list, [])
+        if len(values) > most or not all(
+            isinstance(value, str) and len(value) <= _TEXT_MAX for value in values
+        ):
+            raise InvalidInput(f"{self._where}: {name} is no list of at most {most} texts")
+        return tuple(values)
+
+    def key(self, name: str) -> bytes:
+        """Take a 32-byte key in hexadecimal digits."""
+        value = self.hex(name)
+        if len(value) != KEY_BYTES:
+            raise InvalidInput(f"{self._where}: {name} has not {KEY_BYTES} bytes")
+        return value
+
+    def hex(self, name: str) -> bytes:
+        """Take bytes in hexadecimal digits."""
+        try:
+            return bytes.fromhex(self.take(name, str))
+        except ValueError as exc:
+            raise InvalidInput(f"{self._where}: {name} is not hexadecimal") from exc
+
+    def name(self, name: str) -> str:
+        """Take a name as `checked_name` wants it."""
+        try:
+            return checked_name(self.take(name, str))
+        except ValueError as exc:
+            raise InvalidInput(f"{self._where}: {name}: {exc}") from exc
+
+    def root(self, name: str) -> Root:
+        """Take the id of a manifest."""
+        return parse_root(self.take(name, str))
+
+    def end(self) -> None:
+        """Refuse fields that nobody took."""
+        if self._fields:
+            raise InvalidInput(f"{self._where}: unknown field {min(self._fields)!r}")
+
+
+def parse_root(text: str) -> Root:
+    """Return the root that a URL or field names.
+
+    Raises:
+        InvalidInput: it is no id.
+    """
+    try:
+        return Root(id_from_hex(text))
+    except ValueError as exc:
+        raise InvalidInput(f"not a root: {exc}") from exc
+
+
+def parse_name(text: str) -> str:
+    """Return the name that a URL names.
+
+    Raises:
+        InvalidInput: it is not usable as one.
+    """
+    try:
+        return checked_name(text)
+    except ValueError as exc:
+        raise InvalidInput(str(exc)) from exc
+
+
+def parse_count(query: Mapping[str, str], name: str, default: int, *, most: int) -> int:
+    """Return a whole number of a query string, between 0 and `most`.
+
+    Raises:
+        InvalidInput: it is no such number.
+    """
+    text = query.get(name, str(default))
+    if not (text.isascii() and text.isdigit()) or int(text) > most:
+        raise InvalidInput(f"{name} is not a number between 0 and {most}")
+    return int(text)
+
+
+def parse_join(body: bytes, *, replaces: bool) -> JoinRequest:
+    """Return the join that a body asks for."""
+    fields = Fields(body, where="join")
+    request = JoinRequest(
+        realm_id=fields.text("realm_id"),
+        token_id=fields.text("token_id"),
+        token_secret=fields.key("token_secret"),
+        name=fields.name("name"),
+        node_secret=fields.key("node_secret"),
+        replaces=replaces,
+    )
+    fields.end()
+    return request
+
+
+def parse_publication(body: bytes, *, origin: str) -> Publication:
+    """Return the release that a body asks for."""
+    fields = Fields(body, where="release")
+    wanted = Publication(
+        name=fields.name("name"),
+        root=fields.root("root"),
+        root_block=fields.hex("root_block_hex"),
+        kind=fields.name("kind"),
+        totals=checked_totals(fields.take("totals", dict)),
+        origin=origin,
+    )
+    fields.end()
+    return wanted
+
+
+def parse_announcement(body: bytes, *, node: str) -> Announcement:
+    """Return what a node announces."""
+    fields = Fields(body, where="announce")
+    announcement = Announcement(
+        node=node,
+        url=fields.text("url", most=_URL_MAX),
+        have_bytes=fields.count("have_bytes"),
+        complete=fields.take("complete", bool),
+    )
+    fields.end()
+    if not announcement.url.startswith("http://"):
+        raise InvalidInput("announce: url is not of the form http://HOST:PORT")
+    return announcement
+
+
+def parse_job(body: bytes) -> JobRequest:
+    """Return the job that a body asks for."""
+    fields = Fields(body, where="job")
+    try:
+        kind = JobKind(fields.text("kind"))
+    except ValueError as exc:
+        raise InvalidInput(f"job: {exc}") from exc
+    request = JobRequest(
+        kind=kind,
+        name=fields.name("name"),
+        generation=fields.optional_count("generation"),
+        nodes=fields.texts("nodes", most=_NODES_MAX),
+        options=_job_options(kind, fields.take("options", dict, {})),
+    )
+    fields.end()
+    if not request.nodes:
+        raise InvalidInput("job: no nodes are named")
+    return request
+
+
+def _job_options(kind: JobKind, given: dict[str, Any]) -> dict[str, Any]:
+    known: dict[str, type] = {"allow_rollback": bool}
+    if kind is JobKind.RESTORE:
+        known |= {"path": str, "keep_extra": bool}
+        path = given.get("path")
+        if not isinstance(path, str) or not path.startswith("/") or len(path) > _PATH_MAX:
+            raise InvalidInput("job: options.path is not the absolute path of a directory")
+    for name, value in given.items():
+        if name not in known or not isinstance(value, known[name]):
+            raise InvalidInput(f"job: options.{name} is unknown or of a wrong type")
+    return dict(given)
+
+
+def parse_report(body: bytes) -> Report:
+    """Return what a node says about its work."""
+    fields = Fields(body, where="report")
+    try:
+        state = WorkState(fields.text("state"))
+    except ValueError as exc:
+        raise InvalidInput(f"report: {exc}") from exc
+    receipt = fields.take("receipt", dict, {})
+    report = Report(
+        state=state,
+        step=fields.text("step", ""),
+        sentence=fields.text("sentence", ""),
+        lines=fields.texts("lines", most=_LINES_MAX),
+        receipt=receipt or None,
+        done=fields.count("done", 0),
+        total=fields.optional_count("total"),
+    )
+    fields.end()
+    return report

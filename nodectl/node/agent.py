@@ -1,0 +1,280 @@
+"""The agent of a node: asks the controller for work, does it, and reports.
+
+It goes on with what it has when no controller answers, and reports when one does again. Every root
+that the node holds or fetches is served to others, and announced to the tracker; after a restart
+that goes on with what `StateFolder.held_roots` remembers.
+
+One fetch or restore at a time, in the order of the jobs; seeding needs no turn.
+"""
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+from blake3 import blake3
+
+from nodectl.catalog.records import Job, Task, Work
+from nodectl.errors import (
+    ContentInvalid,
+    ControllerUnreachable,
+    FrameMissing,
+    NodectlError,
+    OlderRelease,
+    RestoreFailed,
+)
+from nodectl.events import Observer, StepStarted
+from nodectl.ids import Root
+from nodectl.node.client import ControlClient, Peer
+from nodectl.node.report import Pace, Reporter
+from nodectl.node.restore import RestoreArgv, run_restore
+from nodectl.node.state import HeldRoot, Membership, StateFolder
+from nodectl.trust.release import Release, verify_release
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 20.0  # how long the controller may hold a request for work
+_ANNOUNCE_S = 5.0  # until the tracker says another interval
+_BUG_LINES = 8
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """How much of a root is here."""
+
+    have_bytes: int  # sealed bytes
+    complete: bool
+
+
+class Swarm(Protocol):
+    """The swarm as the agent sees it: its peer server and its fetches share one store."""
+
+    async def seed(self, held: HeldRoot) -> None:
+        """Offer to others what the store holds of a root, until the process ends.
+
+        Raises:
+            ContentInvalid: the root block is not the root's.
+        """
+        ...
+
+    async def fetch(
+        self, held: HeldRoot, peers: Sequence[Peer], observer: Observer
+    ) -> Mapping[str, Any]:
+        """Get every frame of a root into the store, offering meanwhile what is here.
+
+        Returns the receipt: JSON values such as `sealed_bytes`, and `from` (node to bytes).
+
+        Raises:
+            SwarmStalled: no peer gave anything for too long; what was fetched is kept.
+        """
+        ...
+
+    def meet(self, root: Root, peers: Sequence[Peer]) -> None:
+        """Take note of peers that the tracker named."""
+        ...
+
+    def holding(self, root: Root) -> Holding:
+        """Return how much of a root that is seeded or fetched is here."""
+        ...
+
+
+class Agent:
+    """What `nodectl serve` does for the controller on this node."""
+
+    def __init__(
+        self,
+        state: StateFolder,
+        client: ControlClient,
+        swarm: Swarm,
+        *,
+        peer_url: str,
+        restore_argv: RestoreArgv,
+        pace: Pace | None = None,
+    ) -> None:
+        """Work for the member whose state this is; others reach its peer server at `peer_url`."""
+        self._state = state
+        self._membership: Membership = state.membership()
+        self._client = client
+        self._swarm = swarm
+        self._peer_url = peer_url
+        self._restore_argv = restore_argv
+        self._pace = pace or Pace()
+        self._roots: set[Root] = set()
+        self._turn = asyncio.Semaphore(1)
+        self._news = asyncio.Event()  # something is worth announcing at once
+
+    async def run(self) -> None:
+        """Serve what is held, and work, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            await self._offer_all()
+            group.create_task(self._announce_forever())
+            await self._poll_forever(group)
+
+    # --- work --------------------------------------------------------------------------------
+
+    async def _poll_forever(self, group: asyncio.TaskGroup) -> None:
+        since, pause_s = 0, self._pace.retry_first_s
+        while True:
+            try:
+                for job, work in await self._client.work(since=since, wait_s=_POLL_S):
+                    since = max(since, job.job_id)
+                    group.create_task(self._do(job, work))
+                pause_s = self._pace.retry_first_s
+            except NodectlError as exc:
+                log.warning("asking for work: %s; again in %g s", exc, pause_s)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, self._pace.retry_most_s)
+
+    async def _do(self, job: Job, work: Work) -> None:
+        """Do one work and report it; a failure of it is a report, never the end of the agent."""
+        reporter = Reporter(self._client, job.job_id, pace=self._pace)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(reporter.run())
+            try:
+                reporter.succeed(await self._receipt(job, work, reporter))
+            except RestoreFailed as exc:
+                reporter.fail(str(exc), exc.lines)
+            except NodectlError as exc:
+                reporter.fail(f"{exc} ({exc.hint})" if exc.hint else str(exc))
+            except Exception as exc:
+                log.exception("job %s failed in an unforeseen way", job.job_id)
+                lines = traceback.format_exception(exc)
+                reporter.fail(f"an error of nodectl itself: {exc!r}", tuple(lines[-_BUG_LINES:]))
+
+    async def _receipt(self, job: Job, work: Work, observer: Observer) -> dict[str, Any]:
+        if work.task is Task.SEED:
+            return await self._seed(job, observer)
+        async with self._turn:
+            return await self._fetch_or_restore(job, work, observer)
+
+    async def _seed(self, job: Job, observer: Observer) -> dict[str, Any]:
+        held, _ = await self._held_root(job, observer)
+        observer.on(StepStarted(step="seed"))
+        await self._offer(held)
+        holding = self._swarm.holding(held.root)
+        if not holding.complete:
+            raise FrameMissing(f"{self._membership.node} does not hold all frames of {job.name}")
+        self._state.hold_root(replace(held, complete=True))
+        self._news.set()
+        return {"have_bytes": holding.have_bytes}
+
+    async def _fetch_or_restore(self, job: Job, work: Work, observer: Observer) -> dict[str, Any]:
+        held, peers = await self._held_root(job, observer)
+        self._roots.add(held.root)
+        self._news.set()
+        observer.on(StepStarted(step="fetch"))
+        receipt = dict(await self._swarm.fetch(held, peers, observer))
+        self._state.hold_root(replace(held, complete=True))
+        self._news.set()
+        receipt |= {"root": held.root.hex(), "generation": held.generation}
+        if work.task is Task.RESTORE:
+            observer.on(StepStarted(step="restore"))
+            receipt["restore"] = await run_restore(self._restore_argv, job, self._state, observer)
+        return receipt
+
+    async def _held_root(self, job: Job, observer: Observer) -> tuple[HeldRoot, tuple[Peer, ...]]:
+        """Get the release and the ticket of a job, check them, and remember the root."""
+        observer.on(StepStarted(step="ticket"))
+        record = await self._patiently(lambda: self._client.release(job.name, job.generation))
+        release = self._checked_release(job, record.signed.to_json())
+        ticket = await self._patiently(lambda: self._client.ticket(release.root))
+        if blake3(ticket.root_block).digest() != release.root:
+            raise ContentInvalid(f"the root block of {job.name} is not the one of its release")
+        held = HeldRoot(
+            root=release.root,
+            swarm_key=ticket.swarm_key,
+            name=release.name,
+            generation=release.generation,
+            root_block=ticket.root_block,
+            complete=False,
+        )
+        self._state.hold_root(held)
+        return held, ticket.peers
+
+    def _checked_release(self, job: Job, document: Mapping[str, Any]) -> Release:
+        """Return the release of a job if it is signed, meant, and not older than one seen.
+
+        Raises:
+            ContentInvalid: the signature is wrong, or it is another release than the job names.
+            OlderRelease: this node has seen a later generation.
+        """
+        signed = verify_release(
+            document,
+            realm=self._membership.realm_id,
+            publishers=self._membership.publishers,
+        )
+        release = signed.release
+        if (release.name, release.root) != (job.name, job.root):
+            raise ContentInvalid(f"job {job.job_id} and the release of {job.name} do not agree")
+        seen = self._state.seen_generation(release.name)
+        allowed = job.options.get("allow_rollback") is True
+        if release.generation < seen and not allowed:
+            raise OlderRelease(
+                f"generation {release.generation} of {release.name} is older than {seen}, "
+                "which this node has seen",
+                hint="--allow-rollback goes back on purpose",
+            )
+        self._state.see_generation(release.name, release.generation, allow_older=allowed)
+        return release
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask the controller until it answers."""
+        pause_s = self._pace.retry_first_s
+        while True:
+            try:
+                return await ask()
+            except ControllerUnreachable as exc:
+                log.info("%s; again in %g s", exc, pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, self._pace.retry_most_s)
+
+    # --- announcing --------------------------------------------------------------------------
+
+    async def _offer(self, held: HeldRoot) -> None:
+        """Serve a root to others, and announce it from now on."""
+        await self._swarm.seed(held)
+        self._roots.add(held.root)
+
+    async def _offer_all(self) -> None:
+        """Serve what this node held when it stopped; one bad root does not hide the others."""
+        for held in self._state.held_roots():
+            try:
+                await self._offer(held)
+            except NodectlError as exc:
+                log.warning("cannot serve %s (%s): %s", held.name, held.root.hex()[:16], exc)
+
+    async def _announce_forever(self) -> None:
+        """Announce every root at once when there is news, else every interval."""
+        interval_s = _ANNOUNCE_S
+        while True:
+            self._news.clear()
+            for root in tuple(self._roots):
+                interval_s = await self._announce(root, interval_s)
+            try:
+                async with asyncio.timeout(interval_s):
+                    await self._news.wait()
+            except TimeoutError:
+                continue
+
+    async def _announce(self, root: Root, interval_s: float) -> float:
+        """Announce one root; return the interval that the tracker wants."""
+        holding = self._swarm.holding(root)
+        try:
+            answer = await self._client.announce(
+                root,
+                url=self._peer_url,
+                have_bytes=holding.have_bytes,
+                complete=holding.complete,
+            )
+        except ControllerUnreachable as exc:
+            log.info("announcing: %s", exc)
+        except NodectlError as exc:
+            log.warning("announcing %s: %s", root.hex()[:16], exc)
+        else:
+            self._swarm.meet(root, answer.peers)
+            return max(answer.interval_s, 0.1)
+        return interval_s

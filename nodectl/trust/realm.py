@@ -1,0 +1,136 @@
+"""A realm: its identity and secrets, and the folder that keeps them on the controller.
+
+Folder (mode 0700, every file 0600): `realm.json` (`{"version": 1, "id", "name", "created"}`),
+`realm.key` (64 hexadecimal digits), `ca.pem`, `ca.key`, `controller.pem` (the controller's
+certificate, then the CA's: the chain it presents), `controller.key`, `publisher.key` (Ed25519).
+"""
+
+import json
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from nodectl.errors import NoRealm, PathUnreadable
+from nodectl.fsio import make_private_folder, write_private
+from nodectl.ids import checked_name
+from nodectl.trust.ca import Credential, fingerprint, issue_controller, make_authority
+from nodectl.trust.keys import RealmKey
+from nodectl.trust.release import publisher_of
+
+VERSION = 1
+_REALM_ID_BYTES = 16
+_CHAIN = "controller.pem"
+_CHAIN_KEY = "controller.key"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Realm:
+    """One trust domain, with everything secret about it."""
+
+    realm_id: str  # 32 hexadecimal digits
+    name: str
+    created: int  # seconds since 1970
+    key: RealmKey
+    authority: Credential
+    controller: Credential
+    publisher: Ed25519PrivateKey = field(repr=False)
+
+    def ca_sha256(self) -> bytes:
+        """Return the fingerprint that join tokens carry."""
+        return fingerprint(self.authority.certificate)
+
+    def publishers(self) -> tuple[bytes, ...]:
+        """Return the raw public keys whose releases members accept."""
+        return (publisher_of(self.publisher),)
+
+
+def create_realm(name: str, *, now: int) -> Realm:
+    """Make a realm with fresh keys; nothing is written.
+
+    Raises:
+        ValueError: the name is not usable.
+    """
+    authority = make_authority(checked_name(name))
+    return Realm(
+        realm_id=secrets.token_hex(_REALM_ID_BYTES),
+        name=name,
+        created=now,
+        key=RealmKey.generate(),
+        authority=authority,
+        controller=issue_controller(authority),
+        publisher=Ed25519PrivateKey.generate(),
+    )
+
+
+def write_realm(realm: Realm, folder: Path) -> None:
+    """Write a realm's folder, each file durable and readable by its owner alone."""
+    make_private_folder(folder)
+    about = {
+        "version": VERSION,
+        "id": realm.realm_id,
+        "name": realm.name,
+        "created": realm.created,
+    }
+    publisher = realm.publisher.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    files = {
+        "realm.json": json.dumps(about, indent=2).encode() + b"\n",
+        "realm.key": realm.key.secret.hex().encode() + b"\n",
+        "ca.pem": realm.authority.certificate,
+        "ca.key": realm.authority.key,
+        _CHAIN: realm.controller.certificate + realm.authority.certificate,
+        _CHAIN_KEY: realm.controller.key,
+        "publisher.key": publisher,
+    }
+    for name, data in files.items():
+        write_private(folder / name, data)
+
+
+def load_realm(folder: Path) -> Realm:
+    """Read a realm's folder.
+
+    Raises:
+        NoRealm: there is none.
+        PathUnreadable: it may not be read, or a file of it is absent or damaged.
+    """
+    if not (folder / "realm.json").exists():
+        raise NoRealm(
+            f"no realm in {folder}", hint="make one: nodectl init --realm NAME; or name its --state"
+        )
+    try:
+        about = json.loads((folder / "realm.json").read_bytes())
+        if about["version"] != VERSION:
+            raise ValueError(f"version {about['version']} is not known")  # noqa: TRY301 - one seam
+        leaf, _, _ = (folder / _CHAIN).read_bytes().partition(b"-----END CERTIFICATE-----\n")
+        publisher = serialization.load_pem_private_key(
+            (folder / "publisher.key").read_bytes(), None
+        )
+        if not isinstance(publisher, Ed25519PrivateKey):
+            raise ValueError("publisher.key is no Ed25519 key")  # noqa: TRY301, TRY004 - one seam
+        return Realm(
+            realm_id=str(about["id"]),
+            name=checked_name(about["name"]),
+            created=int(about["created"]),
+            key=RealmKey(secret=bytes.fromhex((folder / "realm.key").read_text("ascii"))),
+            authority=Credential(
+                certificate=(folder / "ca.pem").read_bytes(), key=(folder / "ca.key").read_bytes()
+            ),
+            controller=Credential(
+                certificate=leaf + b"-----END CERTIFICATE-----\n",
+                key=(folder / _CHAIN_KEY).read_bytes(),
+            ),
+            publisher=publisher,
+        )
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise PathUnreadable(f"the realm in {folder} cannot be read: {exc}") from exc
+
+
+def chain_files(folder: Path) -> tuple[str, str]:
+    """Return the paths of the controller's certificate chain and its key."""
+    return str(folder / _CHAIN), str(folder / _CHAIN_KEY)
