@@ -3,9 +3,9 @@
 
     python bench/simulate.py --nodes 1000 --racks 20 --loss 0.01 --liars 0.02 --seed 1 --json
 
-One seeder and N nodes with equal links. A link is shared equally by its transfers, a transfer
-goes at the smaller of its two shares (so some capacity is lost that TCP would find: ratios are
-on the high side). Prints makespan over the bound F/B, and the copies that the seeder sent.
+One seeder and N nodes with equal links. The transfers of a link share it as TCP would: equally,
+and what one of them cannot use (its other end is busier) goes to the others. Prints makespan over
+the bound F/B, and the copies that the seeder sent.
 """
 
 import argparse
@@ -46,6 +46,7 @@ from nodectl.swarm.model import (
 )
 
 HANDED_OUT = 50  # peers that the tracker names in one answer
+RIPPLE = 24  # links looked at again when one transfer begins or ends
 GIVE_UP_S = 100_000.0  # simulated
 
 
@@ -92,6 +93,28 @@ class Outcome:
 
 
 @dataclass(slots=True, eq=False)
+class Link:
+    """One direction of one node's link."""
+
+    capacity: float  # bytes/s
+    flows: dict["Flow", "Link"] = field(default_factory=dict)  # -> the link at its other end
+    level: float = 0.0  # bytes/s that any one transfer may use here
+
+    def __post_init__(self) -> None:
+        self.level = self.capacity
+
+    def fair_level(self) -> float:
+        """Return the level at which the link is full, given the levels of the other ends."""
+        left, count, limit = self.capacity, len(self.flows), 0.0
+        for limit in sorted(other.level for other in self.flows.values()):
+            if limit * count >= left:
+                return left / count
+            left -= limit
+            count -= 1
+        return left + limit  # all of them are held up elsewhere: what one more could have
+
+
+@dataclass(slots=True, eq=False)
 class Flow:
     """One span on its way."""
 
@@ -113,8 +136,8 @@ class Node:
     core: Core | None
     admission: Admission
     have: int
-    up: float
-    down: float
+    up: Link
+    down: Link
     liar: bool = False
     alive: bool = True
     done_at: float | None = None
@@ -149,8 +172,7 @@ class Simulation:
         for node in self.rng.sample(people, round(scene.liars * scene.nodes)):
             node.liar = True
         for node in self.rng.sample(people, round(scene.slow * scene.nodes)):
-            node.up /= 10
-            node.down /= 10
+            node.up, node.down = Link(scene.rate / 10), Link(scene.rate / 10)
         self.pending = {n.info.name for n in people if not n.liar}
         bound = scene.spans * scene.span_bytes / scene.rate
         self.outcome.bound_s = bound
@@ -168,7 +190,7 @@ class Simulation:
             sizes = [scene.span_bytes] * scene.spans
             core = Core(me=info, sizes=sizes, have=0, limits=scene.limits, rng=self.rng)
         admission = Admission(limits=scene.limits, origin=bool(have))
-        node = Node(info, core, admission, have, scene.rate, scene.rate)
+        node = Node(info, core, admission, have, Link(scene.rate), Link(scene.rate))
         self.nodes[name] = node
         return node
 
@@ -311,21 +333,34 @@ class Simulation:
         flow = Flow(peer, node, span, left, breaks, at=self.now)
         peer.sending[node.info.name, span] = flow
         node.receiving[peer.info.name, span] = flow
+        peer.up.flows[flow] = node.down
+        node.down.flows[flow] = peer.up
         self.share(peer, node)
 
     def share(self, source: Node, target: Node) -> None:
-        """Set the rates of all transfers of two link directions anew."""
-        up, down = source.sending.values(), target.receiving.values()
-        for flow in {*up, *down}:
-            share_up = flow.source.up / len(flow.source.sending)
-            rate = min(share_up, flow.target.down / len(flow.target.receiving))
-            if rate == flow.rate:
-                continue
-            self.settle(flow)
-            flow.rate = rate
-            flow.version = version = flow.version + 1
-            left = max(flow.left, 0.0)
-            self.after(left / rate, lambda f=flow, v=version: self.ended(f, v))
+        """Share two link directions anew, and whatever that changes elsewhere."""
+        work, touched = [source.up, target.down], {}
+        for _ in range(RIPPLE):
+            if not work:
+                break
+            link = work.pop(0)
+            touched[id(link)] = link
+            level = link.fair_level()
+            if abs(level - link.level) > 0.05 * link.level:
+                before, link.level = link.level, level
+                lowest = min(before, level)
+                work += [o for o in link.flows.values() if o.level > lowest and o not in work]
+        for link in touched.values():
+            for flow, other in link.flows.items():
+                rate = min(link.level, other.level)
+                if rate != flow.rate:
+                    self.set_rate(flow, rate)
+
+    def set_rate(self, flow: Flow, rate: float) -> None:
+        self.settle(flow)
+        flow.rate = rate
+        flow.version = version = flow.version + 1
+        self.after(max(flow.left, 0.0) / rate, lambda: self.ended(flow, version))
 
     def settle(self, flow: Flow) -> None:
         moved = flow.rate * (self.now - flow.at)
@@ -340,6 +375,7 @@ class Simulation:
         source, target = flow.source, flow.target
         del source.sending[target.info.name, flow.span]
         del target.receiving[source.info.name, flow.span]
+        del source.up.flows[flow], target.down.flows[flow]
         self.share(source, target)
         following = source.admission.release(target.info.name, flow.span, sent=sent)
         while following is not None:

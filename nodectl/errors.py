@@ -196,6 +196,12 @@ class WriteConflict(NodectlError):
     exit_code = 47
 
 
+class MacRefused(NodectlError):
+    """A request does not carry the MAC of somebody who may make it."""
+
+    exit_code = 48
+
+
 class DiskMissing(NodectlError):
     """No disk, or more than one, is what the user described."""
 

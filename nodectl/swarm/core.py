@@ -114,8 +114,8 @@ class Core:
 
     def _take(self, event: Event) -> None:
         match event:
-            case PeersSeen(peers):
-                self._meet(peers)
+            case PeersSeen(peers, alive):
+                self._meet(peers, alive=alive)
             case PeerGone(peer):
                 self._lose(peer)
             case PeerHave():
@@ -158,9 +158,11 @@ class Core:
 
     # --- peers --------------------------------------------------------------------------------
 
-    def _meet(self, peers: Sequence[PeerInfo]) -> None:
+    def _meet(self, peers: Sequence[PeerInfo], *, alive: bool = False) -> None:
         """Remember peers; news makes the next question to the tracker come soon again."""
         for peer in peers:
+            if alive:
+                self._dead.pop(peer.name, None)
             if peer.name in self._dropped or self._known.get(peer.name) == peer:
                 continue
             if peer.name not in self._known and len(self._known) >= self._limits.peers_known:
@@ -298,15 +300,15 @@ class Core:
         if neighbour is None:
             return
         asked = self._release(neighbour, event.span) is not None
-        if event.failure is Failure.BAD:
-            self._drop(neighbour, "sent bytes that are not what the manifest names")
-        elif asked:
+        if asked or event.failure is Failure.BAD:
             self._on_refusal(neighbour, event)
 
     def _on_refusal(self, neighbour: Neighbour, event: SpanFailed) -> None:
         """Decide when to ask a peer again that did not give what was asked."""
         limits = self._limits
         match event.failure:
+            case Failure.BAD:
+                self._drop(neighbour, "sent bytes that are not what the manifest names")
             case Failure.BUSY:
                 wait = limits.busy_first_s * 2.0 ** min(neighbour.busy, 16) * self._jitter()
                 wait = max(min(wait, limits.busy_max_s), event.retry_after)

@@ -14,14 +14,14 @@ class Limits:
     """How much, how long, how many."""
 
     # Neighbours. The degree must exceed ln N, or islands form (200 peers with degree 5 did).
-    neighbours_min: int = 10
+    neighbours_min: int = 12
     neighbours_outside: int = 3  # of another rack, where racks are known
     neighbours_outside_share: float = 0.3  # of all neighbours; about 70 % stay in the rack
 
     # Windows of one node that fetches, in bytes: what a fast network needs, and no more than a
     # slow one carries in `window_s`, since a span can be passed on only when it is complete.
-    window_s: float = 0.25  # seconds of the observed rate
-    window_min_spans: int = 4  # spans, at least: one waits, one travels, one is checked
+    window_s: float = 0.1  # seconds of the observed rate
+    window_min_spans: int = 8  # spans, at least: over several neighbours, whatever the rate
     window_max_bytes: int = 32 * MIB
     peer_requests_min: int = 2  # so that the next answer is ready when one ends
     peer_requests_max: int = 8  # connections to one peer, at most
@@ -48,8 +48,8 @@ class Limits:
     stall_s: float = 600.0  # nothing came from anybody: give up, keep what is here
 
     # The side that serves.
-    upload_slots: int = 6  # spans sent at one time
-    upload_queue: int = 12  # requests that wait for a slot; the next gets 429 at once
+    upload_slots: int = 8  # spans sent at one time
+    upload_queue: int = 16  # requests that wait for a slot; the next gets 429 at once
     upload_queue_s: float = 1.0  # seconds in the queue, at most; well under `progress_s`
     holder_s: float = 15.0  # a client not seen for so long no longer counts as holding a span
     have_gap_s: float = 0.15  # seconds between two announcements to one neighbour

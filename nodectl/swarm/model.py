@@ -55,6 +55,7 @@ class PeersSeen:
     """Peers that exist: from the tracker, from other peers, from their own requests."""
 
     peers: tuple[PeerInfo, ...]
+    alive: bool = False  # each of them was heard itself just now
 
 
 @dataclass(frozen=True, slots=True)
