@@ -1,0 +1,478 @@
+#!/usr/bin/env python3
+"""A swarm in simulated time, run by the very core, picker and admission that the product runs.
+
+    python bench/simulate.py --nodes 1000 --racks 20 --loss 0.01 --liars 0.02 --seed 1 --json
+
+One seeder and N nodes with equal links. The transfers of a link share it as TCP would: equally,
+and what one of them cannot use (its other end is busier) goes to the others. Prints makespan over
+the bound F/B, and the copies that the seeder sent.
+"""
+
+import argparse
+import heapq
+import itertools
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from nodectl.swarm.admission import Admission, Verdict
+from nodectl.swarm.bitfield import full
+from nodectl.swarm.core import Core
+from nodectl.swarm.limits import Limits
+from nodectl.swarm.model import (
+    Action,
+    AskForPeers,
+    Cancel,
+    Drop,
+    Event,
+    Failure,
+    Finished,
+    Follow,
+    PeerGone,
+    PeerHave,
+    PeerInfo,
+    PeersSeen,
+    Request,
+    SpanArrived,
+    SpanFailed,
+    Tick,
+    Unfollow,
+)
+
+HANDED_OUT = 50  # peers that the tracker names in one answer
+RIPPLE = 24  # links looked at again when one transfer begins or ends
+GIVE_UP_S = 100_000.0  # simulated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What is simulated."""
+
+    nodes: int
+    spans: int = 256
+    span_bytes: int = 1 << 20
+    rate: float = 25e6  # bytes/s of each link, up and down
+    racks: int = 1
+    loss: float = 0.0  # share of the transfers that break on the way
+    liars: float = 0.0  # share of the nodes that send bad frames
+    killed: float = 0.0  # share of the nodes that die at half of the bound
+    slow: float = 0.0  # share of the nodes with a tenth of the rate
+    tracker_dies_s: float = GIVE_UP_S
+    seeder_dies_after_copy: bool = False
+    latency: float = 0.0005  # seconds, one way
+    store_s: float = 0.01  # from the last byte to durable
+    seed: int = 0
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """What came out of it."""
+
+    nodes: int
+    spans: int
+    makespan_s: float = 0.0  # until the last honest living node was complete
+    bound_s: float = 0.0
+    ratio: float = 0.0
+    seeder_copies: float = 0.0
+    complete: int = 0
+    expected: int = 0
+    dropped_liars: int = 0
+    wasted: float = 0.0  # bytes sent beyond what was needed, as a share of that
+    busy: int = 0
+    refused: int = 0
+    repeated: int = 0  # requests of one span to one peer after it was served there
+    steps: int = 0
+    wall_s: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Link:
+    """One direction of one node's link."""
+
+    capacity: float  # bytes/s
+    flows: dict["Flow", "Link"] = field(default_factory=dict)  # -> the link at its other end
+    level: float = 0.0  # bytes/s that any one transfer may use here
+
+    def __post_init__(self) -> None:
+        self.level = self.capacity
+
+    def fair_level(self) -> float:
+        """Return the level at which the link is full, given the levels of the other ends."""
+        left, count, limit = self.capacity, len(self.flows), 0.0
+        for limit in sorted(other.level for other in self.flows.values()):
+            if limit * count >= left:
+                return left / count
+            left -= limit
+            count -= 1
+        return left + limit  # all of them are held up elsewhere: what one more could have
+
+
+@dataclass(slots=True, eq=False)
+class Flow:
+    """One span on its way."""
+
+    source: "Node"
+    target: "Node"
+    span: int
+    left: float  # bytes
+    breaks: bool
+    rate: float = 0.0
+    at: float = 0.0
+    version: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """One machine: its core, its admission, and its two link directions."""
+
+    info: PeerInfo
+    core: Core | None
+    admission: Admission
+    have: int
+    up: Link
+    down: Link
+    liar: bool = False
+    alive: bool = True
+    done_at: float | None = None
+    sending: dict[tuple[str, int], Flow] = field(default_factory=dict)
+    receiving: dict[tuple[str, int], Flow] = field(default_factory=dict)
+    waiting: dict[tuple[str, int], float] = field(default_factory=dict)  # -> queued at
+    followers: dict[str, "Node"] = field(default_factory=dict)
+    announced: int = 0
+    announced_at: float = -1.0
+    announcing: bool = False
+    wake: float = 0.0
+    sent: float = 0.0  # bytes
+    served: set[tuple[str, int]] = field(default_factory=set)
+
+
+class Simulation:
+    """The event loop of simulated time."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.rng = random.Random(scene.seed)
+        self.now = 0.0
+        self.queue: list[tuple[float, int, Callable[[], None]]] = []
+        self.counter = itertools.count()
+        self.outcome = Outcome(nodes=scene.nodes, spans=scene.spans)
+        self.nodes: dict[str, Node] = {}
+        self.liars_dropped: set[str] = set()
+        self.seeder = self._add("seeder", 0, have=full(scene.spans))
+        for i in range(scene.nodes):
+            self._add(f"n{i}", i, have=0)
+        people = [n for n in self.nodes.values() if n.core is not None]
+        for node in self.rng.sample(people, round(scene.liars * scene.nodes)):
+            node.liar = True
+        for node in self.rng.sample(people, round(scene.slow * scene.nodes)):
+            node.up, node.down = Link(scene.rate / 10), Link(scene.rate / 10)
+        self.pending = {n.info.name for n in people if not n.liar}
+        bound = scene.spans * scene.span_bytes / scene.rate
+        self.outcome.bound_s = bound
+        for node in self.rng.sample(people, round(scene.killed * scene.nodes)):
+            self.after(bound / 2 * (0.5 + self.rng.random()), lambda n=node: self.kill(n))
+        for node in people:
+            self.after(self.rng.random() * 0.05, lambda n=node: self.tell(n, Tick()))
+
+    def _add(self, name: str, number: int, have: int) -> Node:
+        scene = self.scene
+        rack = f"r{number % scene.racks}" if scene.racks > 1 else ""
+        info = PeerInfo(name=name, url=f"http://{name}:1", rack=rack)
+        core = None
+        if not have:
+            sizes = [scene.span_bytes] * scene.spans
+            core = Core(me=info, sizes=sizes, have=0, limits=scene.limits, rng=self.rng)
+        admission = Admission(limits=scene.limits, origin=bool(have))
+        node = Node(info, core, admission, have, Link(scene.rate), Link(scene.rate))
+        self.nodes[name] = node
+        return node
+
+    # --- time
+
+    def after(self, delay: float, call: Callable[[], None]) -> None:
+        heapq.heappush(self.queue, (self.now + delay, next(self.counter), call))
+
+    def run(self) -> Outcome:
+        began = time.perf_counter()
+        while self.pending and self.queue and self.now < GIVE_UP_S:
+            self.now, _, call = heapq.heappop(self.queue)
+            call()
+        out, scene = self.outcome, self.scene
+        honest = [n for n in self.nodes.values() if n.core and n.alive and not n.liar]
+        times = [n.done_at for n in honest if n.done_at is not None]
+        out.makespan_s = max(times, default=0.0)
+        out.ratio = out.makespan_s / out.bound_s
+        out.complete, out.expected = len(times), len(honest)
+        size = scene.spans * scene.span_bytes
+        out.seeder_copies = self.seeder.sent / size
+        total = sum(n.sent for n in self.nodes.values())
+        needed = sum(n.have.bit_count() for n in self.nodes.values() if n.core) * scene.span_bytes
+        out.wasted = total / needed - 1 if needed else 0.0
+        out.dropped_liars = len(self.liars_dropped)
+        out.wall_s = time.perf_counter() - began
+        return out
+
+    # --- cores
+
+    def tell(self, node: Node, event: Event) -> None:
+        if not node.alive or node.core is None:
+            return
+        self.outcome.steps += 1
+        for action in node.core.step(event, self.now):
+            self.do(node, action)
+        if node.done_at is None:
+            wake = max(node.core.wake_at(), self.now + 0.001)
+            if not self.now < node.wake <= wake:
+                node.wake = wake
+                self.after(wake - self.now, lambda: self._tick(node, wake))
+
+    def _tick(self, node: Node, wake: float) -> None:
+        if node.wake == wake:
+            self.tell(node, Tick())
+
+    def do(self, node: Node, action: Action) -> None:
+        latency = self.scene.latency
+        match action:
+            case Follow(peer):
+                self.after(latency, lambda: self.follow(node, peer))
+            case Unfollow(name):
+                self.nodes[name].followers.pop(node.info.name, None)
+            case Request(peer, span, urgent):
+                self.after(latency, lambda: self.ask(node, self.nodes[peer.name], span, urgent))
+            case Cancel(name, span):
+                self.cancel(node, self.nodes[name], span)
+            case Drop(peer, _):
+                if self.nodes[peer.name].liar:
+                    self.liars_dropped.add(peer.name)
+                else:
+                    raise AssertionError(f"{peer.name} is honest and was dropped")
+            case AskForPeers():
+                self.after(latency, lambda: self.track(node))
+            case Finished():
+                node.done_at = self.now
+                self.pending.discard(node.info.name)
+
+    def track(self, node: Node) -> None:
+        """Answer for the tracker."""
+        if self.now >= self.scene.tracker_dies_s:
+            return
+        names = list(self.nodes)
+        chosen = self.rng.sample(names, min(HANDED_OUT, len(names)))
+        peers = tuple(self.nodes[n].info for n in chosen if self.nodes[n].alive)
+        self.after(self.scene.latency, lambda: self.tell(node, PeersSeen(peers)))
+
+    def follow(self, node: Node, peer: PeerInfo) -> None:
+        """Answer the first question for what a peer has, with some peers that it knows."""
+        target = self.nodes[peer.name]
+        if not target.alive:
+            self.after(1.0, lambda: self.tell(node, PeerGone(peer.name)))
+            return
+        target.followers[node.info.name] = node
+        target.admission.saw(node.info.name, self.now)
+        have, origin = target.have, target.admission.origin
+        known = [n.info for n in target.followers.values() if n is not node]
+        known += target.core.peers if target.core else ()
+        told = tuple(self.rng.sample(known, min(8, len(known))))
+        self.after(
+            self.scene.latency,
+            lambda: self.tell(node, PeerHave(peer.name, have, replaces=True, origin=origin)),
+        )
+        if told:
+            self.after(self.scene.latency, lambda: self.tell(node, PeersSeen(told)))
+
+    # --- spans
+
+    def fail(self, node: Node, event: SpanFailed, delay: float) -> None:
+        self.after(delay, lambda: self.tell(node, event))
+
+    def ask(self, node: Node, peer: Node, span: int, urgent: bool) -> None:
+        name, latency = peer.info.name, self.scene.latency
+        if not peer.alive:
+            self.fail(node, SpanFailed(name, span, Failure.TIMEOUT), 1.0)
+            return
+        if not peer.have >> span & 1:
+            self.fail(node, SpanFailed(name, span, Failure.MISSING), latency)
+            return
+        client = node.info.name
+        if (client, span) in peer.served:
+            self.outcome.repeated += 1
+        match peer.admission.ask(client, span, urgent=urgent, now=self.now):
+            case Verdict.SERVE:
+                self.start(peer, node, span)
+            case Verdict.WAIT:
+                peer.waiting[client, span] = at = self.now
+                wait = self.scene.limits.upload_queue_s
+                self.after(wait, lambda: self.expire(peer, node, span, at))
+            case Verdict.BUSY:
+                self.outcome.busy += 1
+                self.fail(node, SpanFailed(name, span, Failure.BUSY, 0.02), latency)
+            case Verdict.REFUSED:
+                self.outcome.refused += 1
+                holder = self.nodes[peer.admission.holder(span) or ""].info
+                event = SpanFailed(name, span, Failure.REFUSED, 0.0, (holder,))
+                self.fail(node, event, latency)
+
+    def expire(self, peer: Node, node: Node, span: int, at: float) -> None:
+        key = (node.info.name, span)
+        if peer.waiting.get(key) == at:
+            del peer.waiting[key]
+            peer.admission.give_up(*key)
+            self.outcome.busy += 1
+            self.fail(node, SpanFailed(peer.info.name, span, Failure.BUSY), self.scene.latency)
+
+    def start(self, peer: Node, node: Node, span: int) -> None:
+        breaks = self.rng.random() < self.scene.loss
+        left = self.scene.span_bytes * (self.rng.random() if breaks else 1.0)
+        flow = Flow(peer, node, span, left, breaks, at=self.now)
+        peer.sending[node.info.name, span] = flow
+        node.receiving[peer.info.name, span] = flow
+        peer.up.flows[flow] = node.down
+        node.down.flows[flow] = peer.up
+        self.share(peer, node)
+
+    def share(self, source: Node, target: Node) -> None:
+        """Share two link directions anew, and whatever that changes elsewhere."""
+        work, touched = [source.up, target.down], {}
+        for _ in range(RIPPLE):
+            if not work:
+                break
+            link = work.pop(0)
+            touched[id(link)] = link
+            level = link.fair_level()
+            if abs(level - link.level) > 0.05 * link.level:
+                before, link.level = link.level, level
+                lowest = min(before, level)
+                work += [o for o in link.flows.values() if o.level > lowest and o not in work]
+        for link in touched.values():
+            for flow, other in link.flows.items():
+                rate = min(link.level, other.level)
+                if rate != flow.rate:
+                    self.set_rate(flow, rate)
+
+    def set_rate(self, flow: Flow, rate: float) -> None:
+        self.settle(flow)
+        flow.rate = rate
+        flow.version = version = flow.version + 1
+        self.after(max(flow.left, 0.0) / rate, lambda: self.ended(flow, version))
+
+    def settle(self, flow: Flow) -> None:
+        moved = flow.rate * (self.now - flow.at)
+        flow.left -= moved
+        flow.source.sent += moved
+        flow.at = self.now
+
+    def remove(self, flow: Flow, *, sent: bool) -> None:
+        """End a transfer, and give its slot to the next."""
+        self.settle(flow)
+        flow.version = -1
+        source, target = flow.source, flow.target
+        del source.sending[target.info.name, flow.span]
+        del target.receiving[source.info.name, flow.span]
+        del source.up.flows[flow], target.down.flows[flow]
+        self.share(source, target)
+        following = source.admission.release(target.info.name, flow.span, sent=sent)
+        while following is not None:
+            waited = source.waiting.pop(following, None)
+            if waited is not None and self.nodes[following[0]].alive:
+                self.start(source, self.nodes[following[0]], following[1])
+                return
+            following = source.admission.release(*following, sent=False)
+
+    def ended(self, flow: Flow, version: int) -> None:
+        if flow.version != version:
+            return
+        source, target, name = flow.source, flow.target, flow.source.info.name
+        self.remove(flow, sent=not flow.breaks)
+        if flow.breaks:
+            self.tell(target, SpanFailed(name, flow.span, Failure.GONE))
+        elif source.liar:
+            self.tell(target, SpanFailed(name, flow.span, Failure.BAD))
+        else:
+            source.served.add((target.info.name, flow.span))
+            self.tell(target, SpanArrived(name, flow.span))
+            self.after(self.scene.store_s, lambda: self.stored(target, flow.span))
+        if source is self.seeder and self.scene.seeder_dies_after_copy and self.copied():
+            self.kill(source)
+
+    def copied(self) -> bool:
+        together = 0
+        for node in self.nodes.values():
+            if node.core is not None and not node.liar:
+                together |= node.have
+        return together == full(self.scene.spans)
+
+    def cancel(self, node: Node, peer: Node, span: int) -> None:
+        key = (node.info.name, span)
+        flow = peer.sending.get(key)
+        if flow is not None:
+            self.remove(flow, sent=False)
+        elif peer.waiting.pop(key, None) is not None:
+            peer.admission.give_up(*key)
+
+    def stored(self, node: Node, span: int) -> None:
+        node.have |= 1 << span
+        if not node.announcing:
+            gap = max(0.0, node.announced_at + self.scene.limits.have_gap_s - self.now)
+            node.announcing = True
+            self.after(gap, lambda: self.announce(node))
+
+    def announce(self, node: Node) -> None:
+        news = node.have & ~node.announced
+        node.announced, node.announced_at, node.announcing = node.have, self.now, False
+        if node.alive:
+            event = PeerHave(node.info.name, news)
+            followers = tuple(node.followers.values())
+            self.after(self.scene.latency, lambda: self.spread(followers, event))
+
+    def spread(self, followers: tuple[Node, ...], event: PeerHave) -> None:
+        for follower in followers:
+            self.nodes[event.peer].admission.saw(follower.info.name, self.now)
+            self.tell(follower, event)
+
+    def kill(self, node: Node) -> None:
+        """Pull the plug."""
+        node.alive = False
+        self.pending.discard(node.info.name)
+        name = node.info.name
+        for flow in tuple(node.sending.values()):
+            self.remove(flow, sent=False)
+            self.fail(flow.target, SpanFailed(name, flow.span, Failure.TIMEOUT), 5.0)
+        for flow in tuple(node.receiving.values()):
+            self.remove(flow, sent=False)
+        for follower in tuple(node.followers.values()):
+            self.after(5.0, lambda f=follower: self.tell(f, PeerGone(name)))
+
+
+def simulate(scene: Scene) -> Outcome:
+    """Run one scene to its end."""
+    return Simulation(scene).run()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--nodes", type=int, default=100)
+    parser.add_argument("--spans", type=int, default=256)
+    parser.add_argument("--racks", type=int, default=1)
+    for name in ("loss", "liars", "killed", "slow"):
+        parser.add_argument(f"--{name}", type=float, default=0.0, metavar="P")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="one JSON line")
+    args = vars(parser.parse_args())
+    as_json = args.pop("json")
+    outcome = asdict(simulate(Scene(**args)))
+    if as_json:
+        print(json.dumps({"work": "simulate", **args, **outcome}))
+        return
+    for name, value in outcome.items():
+        print(f"{name:14} {value:.3f}" if isinstance(value, float) else f"{name:14} {value}")
+
+
+if __name__ == "__main__":
+    main()

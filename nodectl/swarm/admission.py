@@ -1,0 +1,117 @@
+"""Who may have a span now: the decisions of the side that serves, as a state machine.
+
+Bounded slots, a short queue, and the rule that keeps an origin's upload near one copy: what it
+has sent to one node it does not send to another, while that node lives and can pass it on. The
+server runs it over aiohttp, the simulation in simulated time. Pure.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from enum import StrEnum
+
+from nodectl.swarm.limits import Limits
+
+
+class Verdict(StrEnum):
+    """The answer to a request for a span."""
+
+    SERVE = "serve"
+    WAIT = "wait"  # for a slot; `release` names who is next
+    BUSY = "busy"  # the queue is full, too
+    REFUSED = "refused"  # ask the holder
+
+
+@dataclass(slots=True)
+class _Holder:
+    client: str
+    done: bool  # the whole span was sent
+
+
+class Admission:
+    """Slots and the memory of who got what, for one node and one swarm.
+
+    Each `ask` that is answered with SERVE, and each WAIT that came out of `release`, must be
+    followed by one `release`; a WAIT that gives up, by `give_up`.
+    """
+
+    def __init__(self, *, limits: Limits, origin: bool) -> None:
+        """Begin with all slots free; `origin`: this node had every span when it began to serve."""
+        self._limits = limits
+        self._origin = origin
+        self._active = 0
+        self._queue: deque[tuple[str, int]] = deque()
+        self._holders: dict[int, _Holder] = {}  # span: who got it first
+        self._seen: dict[str, float] = {}  # client: when it last asked for anything
+
+    @property
+    def origin(self) -> bool:
+        """Whether this node had every span when it began to serve."""
+        return self._origin
+
+    @property
+    def active(self) -> int:
+        """How many spans are being sent."""
+        return self._active
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a slot."""
+        return len(self._queue)
+
+    def saw(self, client: str, now: float) -> None:
+        """Note that a client lives."""
+        self._seen[client] = now
+        if len(self._seen) > self._limits.peers_known:
+            for name in [n for n, at in self._seen.items() if now - at > self._limits.holder_s]:
+                del self._seen[name]
+
+    def ask(self, client: str, span: int, *, urgent: bool, now: float) -> Verdict:
+        """Decide on a request; `urgent`: the client has nobody else to ask."""
+        self.saw(client, now)
+        if self._origin and not urgent and self._elsewhere(client, span, now):
+            return Verdict.REFUSED
+        if self._active < self._limits.upload_slots and not self._queue:
+            self._start(client, span)
+            return Verdict.SERVE
+        if len(self._queue) < self._limits.upload_queue:
+            self._queue.append((client, span))
+            return Verdict.WAIT
+        return Verdict.BUSY
+
+    def holder(self, span: int) -> str | None:
+        """Return the client that got `span` from here first."""
+        holder = self._holders.get(span)
+        return holder.client if holder else None
+
+    def _elsewhere(self, client: str, span: int, now: float) -> bool:
+        holder = self._holders.get(span)
+        return (
+            holder is not None
+            and holder.client != client
+            and now - self._seen.get(holder.client, -self._limits.holder_s) < self._limits.holder_s
+        )
+
+    def _start(self, client: str, span: int) -> None:
+        self._active += 1
+        if self._origin and span not in self._holders:
+            self._holders[span] = _Holder(client, done=False)
+
+    def release(self, client: str, span: int, *, sent: bool) -> tuple[str, int] | None:
+        """End one sending; return the (client, span) that now has the slot, if one waits."""
+        self._active -= 1
+        holder = self._holders.get(span)
+        if holder is not None and holder.client == client and not holder.done:
+            if sent:
+                holder.done = True
+            else:
+                del self._holders[span]  # nobody has it: the next one who asks gets it
+        if not self._queue:
+            return None
+        following = self._queue.popleft()
+        self._start(*following)
+        return following
+
+    def give_up(self, client: str, span: int) -> None:
+        """Forget a request that waits."""
+        if (client, span) in self._queue:
+            self._queue.remove((client, span))

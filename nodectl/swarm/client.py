@@ -1,0 +1,377 @@
+"""The side that fetches: runs the core over aiohttp, checks frames, stores them, tells the share.
+
+`fetch` ends when every span is durably in the store. Nothing but the store is needed to go on after
+a restart. The tracker is asked for peers now and then; when it does not answer, the peers tell of
+each other. A peer that sends a bad frame is dropped for the job and named in the report.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import aiohttp
+
+from nodectl.errors import NodectlError, SwarmStalled
+from nodectl.events import Note, NullObserver, Observer, StepProgress
+from nodectl.store.model import StoredFrame
+from nodectl.swarm.bitfield import Rng
+from nodectl.swarm.core import Core
+from nodectl.swarm.limits import Limits
+from nodectl.swarm.model import (
+    Action,
+    AskForPeers,
+    Cancel,
+    Drop,
+    Event,
+    Failure,
+    Finished,
+    Follow,
+    PeerGone,
+    PeerHave,
+    PeerInfo,
+    PeersSeen,
+    Request,
+    SpanArrived,
+    SpanFailed,
+    Tick,
+    Unfollow,
+)
+from nodectl.swarm.rate import RateLimiter
+from nodectl.swarm.share import Share
+from nodectl.swarm.transfer import SpanReply, Transfer, check_frames, open_session
+from nodectl.units import format_duration
+
+_log = logging.getLogger(__name__)
+
+_THREADS = 2
+_ASK_TIMEOUT_S = 10.0
+
+
+class PeerSource(Protocol):
+    """Who knows peers: normally the controller's tracker."""
+
+    async def peers(self) -> Sequence[PeerInfo]:
+        """Return some peers of this swarm.
+
+        Raises:
+            NodectlError, OSError: it does not answer; the swarm goes on without it.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchOptions:
+    """How a node fetches."""
+
+    me: PeerInfo
+    source: PeerSource
+    step: str = "fetch"  # the name of the step in progress events
+    limits: Limits | None = None  # None: those of the share
+    observer: Observer = field(default_factory=NullObserver)
+    on_stored: Callable[[int], None] = lambda _: None  # told each span that is durably here
+    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000  # the controller's time
+    clock: Callable[[], float] = time.monotonic
+    rng: Rng = field(default_factory=random.SystemRandom)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchReport:
+    """What a fetch did."""
+
+    seconds: float
+    spans: int  # fetched now
+    bytes_from: dict[str, int]  # peer: good bytes that it sent
+    dropped: tuple[tuple[str, str], ...]  # (peer, reason)
+    failures: dict[str, int]  # kind of failure: how often
+
+
+async def fetch(share: Share, options: FetchOptions) -> FetchReport:
+    """Fetch what `share` lacks into its store.
+
+    Raises:
+        SwarmStalled: nothing came from anybody for `Limits.stall_s`.
+        NoSpace: the store is full. In all cases what was stored stays, and `fetch` can be called
+            again.
+    """
+    began = options.clock()
+    limits = options.limits or share.limits
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="swarm-fetch") as threads:
+        async with open_session(limits) as session:
+            fetcher = _Fetcher(share, options, limits, session, threads)
+            try:
+                await fetcher.run()
+            except BaseExceptionGroup as group:
+                raise _first_cause(group) from group
+            finally:
+                share.on_peers = None
+    return fetcher.report(options.clock() - began)
+
+
+def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error that matters: one that a user can act upon before all others."""
+    ours = group.subgroup(NodectlError)
+    found: BaseException = ours if ours is not None else group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Good:
+    """Frames of one span, checked and not yet stored."""
+
+    span: int
+    frames: list[StoredFrame]
+    indexes: set[int]
+    size: int  # bytes
+
+
+class _Fetcher:
+    """Runs one core: its actions become tasks, their ends become events."""
+
+    def __init__(
+        self,
+        share: Share,
+        options: FetchOptions,
+        limits: Limits,
+        session: aiohttp.ClientSession,
+        threads: ThreadPoolExecutor,
+    ) -> None:
+        self._share = share
+        self._options = options
+        self._limits = limits
+        self._threads = threads
+        self._clock = options.clock
+        rate = RateLimiter(limits.download_rate, self._clock)
+        self._transfer = Transfer(share.task, options.me, session, limits, options.now_ms, rate)
+        self._core = Core(
+            me=options.me, sizes=share.sizes, have=share.have, limits=limits, rng=options.rng
+        )
+        self._tasks: asyncio.TaskGroup
+        self._requests: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._follows: dict[str, asyncio.Task[None]] = {}
+        self._asking = False
+        self._finished = asyncio.Event()
+        self._tick_moved = asyncio.Event()
+        self._wake_at = 0.0
+        self._good: list[_Good] = []  # waits for the writer
+        self._good_bytes = 0
+        self._good_came = asyncio.Event()
+        self._good_went = asyncio.Event()
+        self._last_came = self._clock()
+        self._held = share.held_bytes
+        self._total = sum(share.sizes)
+        self._spans = 0
+        self._bytes_from: Counter[str] = Counter()
+        self._failures: Counter[str] = Counter()
+        self._dropped: list[tuple[str, str]] = []
+
+    async def run(self) -> None:
+        """Fetch until all is stored."""
+        self._progress()
+        async with asyncio.TaskGroup() as self._tasks:
+            writer = self._tasks.create_task(self._write())
+            clock = self._tasks.create_task(self._tick())
+            self._share.on_peers = lambda peers: self._tell(PeersSeen(peers, alive=True))
+            self._tell(PeersSeen(self._share.peers, alive=True))
+            await writer
+            clock.cancel()
+            for task in (*self._requests.values(), *self._follows.values()):
+                task.cancel()
+
+    def report(self, seconds: float) -> FetchReport:
+        """Return what was done."""
+        return FetchReport(
+            seconds=seconds,
+            spans=self._spans,
+            bytes_from=dict(self._bytes_from),
+            dropped=tuple(self._dropped),
+            failures=dict(self._failures),
+        )
+
+    # --- the core -----------------------------------------------------------------------------
+
+    def _tell(self, event: Event) -> None:
+        """Give the core an event and do what it says."""
+        for action in self._core.step(event, self._clock()):
+            self._do(action)
+        wake_at = self._core.wake_at()
+        if wake_at != self._wake_at:
+            self._wake_at = wake_at
+            self._tick_moved.set()
+
+    def _do(self, action: Action) -> None:
+        match action:
+            case Request(peer, span, urgent):
+                task = self._tasks.create_task(self._request(peer, span, urgent=urgent))
+                self._requests[peer.name, span] = task
+            case Cancel(peer_name, span):
+                self._requests.pop((peer_name, span)).cancel()
+            case Follow(peer):
+                self._follows[peer.name] = self._tasks.create_task(self._follow(peer))
+            case Unfollow(peer_name):
+                self._follows.pop(peer_name).cancel()
+            case Drop() | AskForPeers() | Finished():
+                self._do_rare(action)
+
+    def _do_rare(self, action: Drop | AskForPeers | Finished) -> None:
+        match action:
+            case Drop(peer, reason):
+                self._dropped.append((peer.name, reason))
+                self._share.forget(peer.name)
+                _log.warning("dropped peer %s at %s: it %s", peer.name, peer.url, reason)
+                self._options.observer.on(Note(text=f"dropped peer {peer.name}: it {reason}"))
+            case AskForPeers():
+                if not self._asking:
+                    self._asking = True
+                    self._tasks.create_task(self._ask())
+            case Finished():
+                self._finished.set()
+                self._good_came.set()
+
+    async def _tick(self) -> None:
+        """Tell the core of time, when it wants it; give up when nothing comes for long."""
+        while not self._finished.is_set():
+            self._tick_moved.clear()
+            try:
+                async with asyncio.timeout(max(0.001, self._wake_at - self._clock())):
+                    await self._tick_moved.wait()
+                continue
+            except TimeoutError:
+                self._tell(Tick())
+            silent = self._clock() - self._last_came
+            if silent > self._limits.stall_s:
+                missing = self._core.missing.bit_count()
+                raise SwarmStalled(
+                    f"no peer sent anything for {format_duration(silent)}; "
+                    f"{missing} of {len(self._share.sizes)} spans are missing",
+                    hint="see that a node that has the image runs 'nodectl serve' and can be "
+                    "reached; what was fetched is kept",
+                )
+
+    async def _ask(self) -> None:
+        """Ask the tracker for peers; without an answer the known ones must do."""
+        try:
+            async with asyncio.timeout(_ASK_TIMEOUT_S):
+                peers = await self._options.source.peers()
+        except (NodectlError, OSError, aiohttp.ClientError) as exc:
+            _log.debug("no answer to the question for peers: %r", exc)
+        else:
+            self._tell(PeersSeen(tuple(peers)))
+        finally:
+            self._asking = False
+
+    # --- peers --------------------------------------------------------------------------------
+
+    async def _follow(self, peer: PeerInfo) -> None:
+        """Keep asking one peer what it has, until it does not answer."""
+        since = ""
+        while True:
+            reply = await self._transfer.have(peer, since)
+            if reply is None:
+                self._tell(PeerGone(peer.name))
+                return
+            since = reply.since
+            self._tell(PeerHave(peer.name, reply.have, replaces=reply.whole, origin=reply.origin))
+            if reply.peers:
+                self._tell(PeersSeen(reply.peers))
+
+    async def _request(self, peer: PeerInfo, span: int, *, urgent: bool) -> None:
+        """Fetch one span from one peer, check it, queue it for the store, tell the core."""
+        while self._good_bytes > self._limits.store_queue_bytes:
+            self._good_went.clear()
+            await self._good_went.wait()
+        wanted = self._share.missing_frames(span)
+        try:
+            async with asyncio.timeout(self._limits.span_s):
+                reply = await self._transfer.span(peer, span, wanted, urgent=urgent)
+        except TimeoutError:
+            reply = SpanReply(bytearray(), Failure.TIMEOUT)
+        bad = False
+        if reply.body:
+            bad = await self._check(peer, span, wanted, reply.body)
+        failure = Failure.BAD if bad else reply.failure
+        self._requests.pop((peer.name, span), None)
+        if failure is None:
+            self._tell(SpanArrived(peer.name, span))
+            return
+        self._failures[failure] += 1
+        self._tell(SpanFailed(peer.name, span, failure, reply.retry_after, reply.alternatives))
+
+    async def _check(
+        self, peer: PeerInfo, span: int, wanted: Sequence[int], body: bytearray
+    ) -> bool:
+        """Check frames in a thread and queue the good ones; say whether there was a bad one."""
+        refs = self._share.task.spans[span]
+        frames, indexes, bad = await asyncio.get_running_loop().run_in_executor(
+            self._threads, check_frames, body, refs, wanted
+        )
+        if frames:
+            size = sum(refs[i].sealed_len for i in indexes)
+            self._good.append(_Good(span, frames, set(indexes), size))
+            self._good_bytes += size
+            self._bytes_from[peer.name] += size
+            self._last_came = self._clock()
+            self._good_came.set()
+        return bad
+
+    # --- the store ----------------------------------------------------------------------------
+
+    async def _write(self) -> None:
+        """Store what was checked, many spans with one durable write, until all is there."""
+        loop = asyncio.get_running_loop()
+        last = -self._limits.store_gap_s
+        while self._good or not self._finished.is_set():
+            await self._good_came.wait()
+            await self._gather(last + self._limits.store_gap_s)
+            self._good_came.clear()
+            batch, self._good = self._good, []
+            if not batch:
+                continue
+            last = self._clock()
+            frames = [frame for good in batch for frame in good.frames]
+            await loop.run_in_executor(self._threads, self._share.store.put_many, frames)
+            self._good_bytes -= sum(good.size for good in batch)
+            self._good_went.set()
+            self._stored(batch)
+
+    async def _gather(self, until: float) -> None:
+        """Wait for more to store with the same write: until a time, or there is enough."""
+        while (
+            self._good_bytes < self._limits.store_batch_bytes
+            and not self._finished.is_set()
+            and (left := until - self._clock()) > 0
+        ):
+            self._good_came.clear()
+            try:
+                async with asyncio.timeout(left):
+                    await self._good_came.wait()
+            except TimeoutError:
+                return
+
+    def _stored(self, batch: list[_Good]) -> None:
+        """Tell the share and the caller what is durable now."""
+        share = self._share
+        before = share.have
+        whole = [g.span for g in batch if len(g.indexes) == len(share.task.spans[g.span])]
+        share.mark(whole)
+        for good in batch:
+            if not share.have >> good.span & 1:
+                share.mark_frames(good.span, good.indexes)
+        for span in dict.fromkeys(good.span for good in batch):
+            if (share.have & ~before) >> span & 1:
+                self._spans += 1
+                self._options.on_stored(span)
+        self._held = share.held_bytes
+        self._progress()
+
+    def _progress(self) -> None:
+        self._options.observer.on(
+            StepProgress(step=self._options.step, done=self._held, total=self._total)
+        )

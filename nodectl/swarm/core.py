@@ -1,0 +1,445 @@
+"""One node that fetches one list of spans, as a state machine without I/O, clock or randomness.
+
+`Core.step(event, now)` takes what happened and returns what to do. The client runs it over
+aiohttp; `bench/simulate.py` and the tests run it, as it is, in simulated time. Decisions that
+need no memory stand in `picker.py`, numbers in `limits.py`. Bytes, frames and stores are not
+known here: a span is a number with a size. Pure.
+"""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nodectl.swarm import picker
+from nodectl.swarm.bitfield import Rarity, Rng, full
+from nodectl.swarm.limits import Limits
+from nodectl.swarm.model import (
+    Action,
+    AskForPeers,
+    Cancel,
+    Drop,
+    Event,
+    Failure,
+    Finished,
+    Follow,
+    PeerGone,
+    PeerHave,
+    PeerInfo,
+    PeersSeen,
+    Request,
+    SpanArrived,
+    SpanFailed,
+    Tick,
+    Unfollow,
+)
+from nodectl.swarm.picker import Neighbour
+
+_TIMES_KEPT = 50  # span times from which the percentile is taken
+_HOUSEKEEPING_S = 1.0
+_HEDGES_AT_ONCE = 2
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A span that is on its way."""
+
+    since: float  # of the first request
+    peers: list[str]
+
+
+@dataclass(slots=True)
+class _Dead:
+    """A peer that did not answer: when to try again."""
+
+    until: float
+    times: int
+
+
+class Core:
+    """The state of one node in one swarm; has exactly one owner, who calls `step`."""
+
+    def __init__(
+        self, *, me: PeerInfo, sizes: Sequence[int], have: int, limits: Limits, rng: Rng
+    ) -> None:
+        """Begin.
+
+        Args:
+            me: this node; it is never its own peer, and its rack is preferred.
+            sizes: bytes of each span.
+            have: the set of spans that are here already.
+            limits: the numbers.
+            rng: breaks ties, jitters waits.
+        """
+        self._me = me
+        self._sizes = sizes
+        self._limits = limits
+        self._rng = rng
+        self._now = 0.0
+        self._actions: list[Action] = []
+        self._missing = full(len(sizes)) & ~have
+        self._asked: dict[int, _Asked] = {}
+        self._asked_bits = 0
+        self._bytes_in_flight = 0
+        self._known: dict[str, PeerInfo] = {}
+        self._neighbours: dict[str, Neighbour] = {}
+        self._dead: dict[str, _Dead] = {}
+        self._dropped: set[str] = {me.name}
+        self._rarity = Rarity()
+        self._rate = 0.0  # bytes/s, averaged over `rate_tau_s`
+        self._rate_at: float | None = None
+        self._times: deque[float] = deque(maxlen=_TIMES_KEPT)  # seconds a span took
+        self._p90 = limits.progress_s
+        self._ask_at = 0.0
+        self._ask_wait = limits.ask_first_s
+        self._starving_since: float | None = None
+        self._finished = False
+
+    # --- the one door -------------------------------------------------------------------------
+
+    def step(self, event: Event, now: float) -> list[Action]:
+        """Take one event at `now` (seconds, never going back) and return what to do, in order."""
+        if self._finished:
+            return []
+        self._now = now
+        self._actions = []
+        self._take(event)
+        if self._missing:
+            self._fill()
+            self._hedge()
+            self._keep_house()
+        else:
+            self._finish()
+        return self._actions
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case PeersSeen(peers, alive):
+                self._meet(peers, alive=alive)
+            case PeerGone(peer):
+                self._lose(peer)
+            case PeerHave():
+                self._on_have(event)
+            case SpanArrived(peer, span):
+                self._on_arrived(peer, span)
+            case SpanFailed():
+                self._on_failed(event)
+            case Tick():
+                pass
+
+    def wake_at(self) -> float:
+        """Return the time at which a `Tick` is wanted, if nothing else happens before."""
+        wake = self._now + _HOUSEKEEPING_S
+        for neighbour in self._neighbours.values():
+            if neighbour.not_before > self._now:
+                wake = min(wake, neighbour.not_before)
+            if neighbour.deferrals:
+                wake = min(wake, neighbour.deferrals[0][0])
+        after = self._hedge_after()
+        for asked in self._asked.values():
+            if len(asked.peers) < self._limits.copies_max and asked.since + after > self._now:
+                wake = min(wake, asked.since + after)
+        return wake
+
+    @property
+    def missing(self) -> int:
+        """The set of spans that are not here."""
+        return self._missing
+
+    @property
+    def peers(self) -> tuple[PeerInfo, ...]:
+        """All peers ever seen and not dropped."""
+        return tuple(self._known.values())
+
+    @property
+    def followed(self) -> tuple[str, ...]:
+        """The names of the neighbours."""
+        return tuple(self._neighbours)
+
+    # --- peers --------------------------------------------------------------------------------
+
+    def _meet(self, peers: Sequence[PeerInfo], *, alive: bool = False) -> None:
+        """Remember peers; news makes the next question to the tracker come soon again."""
+        for peer in peers:
+            if alive:
+                self._dead.pop(peer.name, None)
+            if peer.name in self._dropped or self._known.get(peer.name) == peer:
+                continue
+            if peer.name not in self._known and len(self._known) >= self._limits.peers_known:
+                continue
+            if peer.name in self._neighbours:  # it came back at another address
+                self._leave(self._neighbours[peer.name])
+            self._known[peer.name] = peer
+            self._dead.pop(peer.name, None)
+            self._ask_wait = self._limits.ask_first_s
+        self._follow_more(self._limits.neighbours(len(self._known)))
+
+    def _follow_more(self, want: int) -> None:
+        room = want - len(self._neighbours)
+        if room <= 0:
+            return
+        free = [
+            peer
+            for name, peer in self._known.items()
+            if name not in self._neighbours
+            and ((dead := self._dead.get(name)) is None or dead.until <= self._now)
+        ]
+        followed = [neighbour.info for neighbour in self._neighbours.values()]
+        chosen = picker.choose_follows(self._me, free, followed, want, self._rng, self._limits)
+        for peer in chosen:
+            same_rack = bool(self._me.rack) and peer.rack == self._me.rack
+            self._neighbours[peer.name] = Neighbour(info=peer, same_rack=same_rack)
+            self._actions.append(Follow(peer))
+
+    def _on_have(self, event: PeerHave) -> None:
+        neighbour = self._neighbours.get(event.peer)
+        if neighbour is None:
+            return
+        have = event.have if event.replaces else neighbour.have | event.have
+        self._rarity.add(have & ~neighbour.have)
+        self._rarity.remove(neighbour.have & ~have)
+        neighbour.have = have
+        neighbour.origin = event.origin
+        if event.peer in self._dead:
+            del self._dead[event.peer]
+
+    def _leave(self, neighbour: Neighbour) -> None:
+        """Stop following a peer, and free the spans that were asked of it."""
+        for span in tuple(neighbour.in_flight):
+            self._release(neighbour, span)
+            self._actions.append(Cancel(neighbour.info.name, span))
+        self._rarity.remove(neighbour.have)
+        del self._neighbours[neighbour.info.name]
+        self._actions.append(Unfollow(neighbour.info.name))
+
+    def _lose(self, peer: str) -> None:
+        """Leave a peer that does not answer, and try it again later and later."""
+        neighbour = self._neighbours.get(peer)
+        if neighbour is None:
+            return
+        self._leave(neighbour)
+        times = self._dead[peer].times + 1 if peer in self._dead else 1
+        wait = min(self._limits.dead_max_s, self._limits.dead_first_s * 2.0 ** (times - 1))
+        self._dead[peer] = _Dead(self._now + wait * self._jitter(), times)
+        self._follow_more(self._limits.neighbours(len(self._known)))
+
+    def _drop(self, neighbour: Neighbour, reason: str) -> None:
+        name = neighbour.info.name
+        self._leave(neighbour)
+        self._known.pop(name, None)
+        self._dropped.add(name)
+        self._actions.append(Drop(neighbour.info, reason))
+        self._follow_more(self._limits.neighbours(len(self._known)))
+
+    def _jitter(self) -> float:
+        """Return a factor between 0.5 and 1.5, so that nodes do not knock all at once."""
+        return 0.5 + self._rng.random()
+
+    # --- spans --------------------------------------------------------------------------------
+
+    def _request(self, neighbour: Neighbour, span: int, *, urgent: bool) -> None:
+        neighbour.in_flight[span] = self._now
+        neighbour.bytes_in_flight += self._sizes[span]
+        self._bytes_in_flight += self._sizes[span]
+        asked = self._asked.get(span)
+        if asked is None:
+            self._asked[span] = _Asked(self._now, [neighbour.info.name])
+            self._asked_bits |= 1 << span
+        else:
+            asked.peers.append(neighbour.info.name)
+        self._actions.append(Request(neighbour.info, span, urgent))
+
+    def _release(self, neighbour: Neighbour, span: int) -> float | None:
+        """Forget one request; return when it was made, None if there was none."""
+        since = neighbour.in_flight.pop(span, None)
+        if since is None:
+            return None
+        neighbour.bytes_in_flight -= self._sizes[span]
+        self._bytes_in_flight -= self._sizes[span]
+        asked = self._asked[span]
+        asked.peers.remove(neighbour.info.name)
+        if not asked.peers:
+            del self._asked[span]
+            self._asked_bits &= ~(1 << span)
+        return since
+
+    def _on_arrived(self, peer: str, span: int) -> None:
+        """Count a span as here, whoever sent it and however late, and stop its other requests."""
+        neighbour = self._neighbours.get(peer)
+        if neighbour is not None:
+            since = self._release(neighbour, span)
+            neighbour.busy = neighbour.failures = 0
+            if since is not None:
+                self._times.append(self._now - since)
+                ordered = sorted(self._times)
+                self._p90 = ordered[len(ordered) * 9 // 10]
+        if not self._missing >> span & 1:
+            return
+        self._missing &= ~(1 << span)
+        self._count_rate(self._sizes[span])
+        if span in self._asked:
+            for name in tuple(self._asked[span].peers):
+                loser = self._neighbours[name]
+                self._release(loser, span)
+                self._actions.append(Cancel(name, span))
+                # It was slow: it rests for as long as a span takes, longer each time.
+                loser.busy += 1
+                loser.not_before = self._now + min(self._p90 * loser.busy, self._limits.busy_max_s)
+
+    def _count_rate(self, size: int) -> None:
+        tau = self._limits.rate_tau_s
+        if self._rate_at is not None:
+            self._rate *= math.exp((self._rate_at - self._now) / tau)
+        self._rate += size / tau
+        self._rate_at = self._now
+
+    def _on_failed(self, event: SpanFailed) -> None:
+        if event.alternatives:
+            self._meet(event.alternatives)
+        neighbour = self._neighbours.get(event.peer)
+        if neighbour is None:
+            return
+        asked = self._release(neighbour, event.span) is not None
+        if asked or event.failure is Failure.BAD:
+            self._on_refusal(neighbour, event)
+
+    def _on_refusal(self, neighbour: Neighbour, event: SpanFailed) -> None:
+        """Decide when to ask a peer again that did not give what was asked."""
+        limits = self._limits
+        match event.failure:
+            case Failure.BAD:
+                self._drop(neighbour, "sent bytes that are not what the manifest names")
+            case Failure.BUSY:
+                wait = limits.busy_first_s * 2.0 ** min(neighbour.busy, 16) * self._jitter()
+                wait = max(min(wait, limits.busy_max_s), event.retry_after)
+                neighbour.busy += 1
+                neighbour.not_before = self._now + wait
+            case Failure.REFUSED:
+                until = self._now + max(event.retry_after, limits.refused_s * self._jitter())
+                neighbour.deferred |= 1 << event.span
+                neighbour.deferrals.append((until, 1 << event.span))
+                neighbour.deferrals.sort()
+            case Failure.MISSING:
+                self._on_missing(neighbour, event.span)
+            case Failure.TIMEOUT | Failure.GONE:
+                self._on_broken(neighbour)
+
+    def _on_missing(self, neighbour: Neighbour, span: int) -> None:
+        bit = neighbour.have & 1 << span
+        neighbour.have ^= bit
+        self._rarity.remove(bit)
+        neighbour.missing += 1
+        if neighbour.missing > self._limits.missing_max:
+            self._drop(neighbour, "announced spans that it does not have")
+
+    def _on_broken(self, neighbour: Neighbour) -> None:
+        neighbour.failures += 1
+        if neighbour.failures >= self._limits.failures_max:
+            self._lose(neighbour.info.name)
+        else:
+            wait = self._limits.dead_first_s * 2.0 ** (neighbour.failures - 1) * self._jitter()
+            neighbour.not_before = self._now + wait
+
+    # --- what next ----------------------------------------------------------------------------
+
+    def _window(self) -> float:
+        """Return how many bytes may be asked for at one time."""
+        limits = self._limits
+        return min(self._rate * limits.window_s, limits.window_max_bytes)
+
+    def _ready(self) -> list[Neighbour]:
+        """Return the neighbours that may be asked now."""
+        givers = sum(1 for neighbour in self._neighbours.values() if neighbour.have)
+        share = int(2 * self._window() / max(1, givers))
+        ready = []
+        for neighbour in self._neighbours.values():
+            while neighbour.deferrals and neighbour.deferrals[0][0] <= self._now:
+                neighbour.deferred &= ~neighbour.deferrals.pop(0)[1]
+            if (
+                neighbour.have
+                and neighbour.not_before <= self._now
+                and neighbour.has_room(share, self._limits)
+            ):
+                ready.append(neighbour)
+        return ready
+
+    def _fill(self) -> None:
+        """Ask for spans until the window is full or there is nothing to ask for."""
+        window = self._window()
+        while wanted := self._missing & ~self._asked_bits:
+            enough = len(self._asked) >= self._limits.window_min_spans
+            if enough and self._bytes_in_flight >= window:
+                return
+            ready = self._ready()
+            choice = picker.choose_request(
+                wanted, ready, self._neighbours.values(), self._rarity, self._rng
+            )
+            if choice is None and not self._asked:
+                choice = picker.choose_urgent(wanted, ready, self._rarity, self._rng)
+            if choice is None:
+                return
+            self._request(choice.neighbour, choice.span, urgent=choice.urgent)
+
+    def _hedge_after(self) -> float:
+        """Return the age, in seconds, at which a request gets a second one beside it."""
+        racing = not self._missing & ~self._asked_bits
+        factor = self._limits.race_factor if racing else self._limits.hedge_factor
+        return max(self._limits.hedge_min_s, factor * self._p90)
+
+    def _hedge(self) -> None:
+        """Ask a second peer for a span that is slow; race the last ones."""
+        after = self._now - self._hedge_after()
+        slow = [
+            (asked.since, span)
+            for span, asked in self._asked.items()
+            if asked.since <= after and len(asked.peers) < self._limits.copies_max
+        ]
+        if not slow:
+            return
+        racing = not self._missing & ~self._asked_bits
+        hedges = sum(len(asked.peers) - 1 for asked in self._asked.values())
+        for _, span in sorted(slow):
+            if hedges >= _HEDGES_AT_ONCE and not racing:
+                return
+            asked_of = self._asked[span].peers
+            able = [
+                neighbour
+                for neighbour in self._ready()
+                if neighbour.have >> span & 1 and neighbour.info.name not in asked_of
+            ]
+            if able:
+                self._request(picker.choose_neighbour(able, self._rng), span, urgent=True)
+                hedges += 1
+
+    def _keep_house(self) -> None:
+        """Look for more neighbours where those that are there give nothing."""
+        want = self._limits.neighbours(len(self._known))
+        self._follow_more(want)
+        if self._asked:
+            self._starving_since = None
+        elif self._starving_since is None:
+            self._starving_since = self._now
+        elif self._now - self._starving_since >= self._limits.starving_s:
+            self._starving_since = self._now
+            self._change_neighbours(want)
+        if (len(self._neighbours) < want or self._starving_since is not None) and (
+            self._now >= self._ask_at
+        ):
+            self._ask_at = self._now + self._ask_wait * self._jitter()
+            self._ask_wait = min(2 * self._ask_wait, self._limits.ask_max_s)
+            self._actions.append(AskForPeers())
+
+    def _change_neighbours(self, want: int) -> None:
+        """Follow one peer more; at twice the usual number, one that has nothing for us goes."""
+        if len(self._neighbours) >= 2 * want:
+            useless = [n for n in self._neighbours.values() if not n.have & self._missing]
+            if not useless:
+                return
+            self._leave(useless[int(self._rng.random() * len(useless))])
+        self._follow_more(len(self._neighbours) + 1)
+
+    def _finish(self) -> None:
+        for neighbour in tuple(self._neighbours.values()):
+            self._leave(neighbour)
+        self._finished = True
+        self._actions.append(Finished())

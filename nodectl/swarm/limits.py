@@ -1,0 +1,70 @@
+"""Every number of the swarm in one frozen record: with its unit, and why it is what it is.
+
+Pure; both the state machines (core, admission) and the network parts read it.
+"""
+
+import math
+from dataclasses import dataclass
+
+from nodectl.units import MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much, how long, how many."""
+
+    # Neighbours. The degree must exceed ln N, or islands form (200 peers with degree 5 did).
+    neighbours_min: int = 12
+    neighbours_outside: int = 3  # of another rack, where racks are known
+    neighbours_outside_share: float = 0.3  # of all neighbours; about 70 % stay in the rack
+
+    # Windows of one node that fetches, in bytes: what a fast network needs, and no more than a
+    # slow one carries in `window_s`, since a span can be passed on only when it is complete.
+    window_s: float = 0.1  # seconds of the observed rate
+    window_min_spans: int = 8  # spans, at least: over several neighbours, whatever the rate
+    window_max_bytes: int = 32 * MIB
+    peer_requests_min: int = 2  # so that the next answer is ready when one ends
+    peer_requests_max: int = 8  # connections to one peer, at most
+    rate_tau_s: float = 1.0  # seconds over which the rate is averaged
+
+    # Time, in seconds.
+    connect_s: float = 1.0  # a dead machine must cost no more (users met 30 s)
+    progress_s: float = 5.0  # without one byte
+    span_s: float = 120.0  # one span altogether; stops a peer that drips
+    hedge_factor: float = 2.0  # times the 90th percentile of span times: then ask another, too
+    race_factor: float = 1.0  # the same for the last spans, when there is nothing else to ask
+    hedge_min_s: float = 0.2
+    copies_max: int = 2  # requests of one span at one time
+    busy_first_s: float = 0.02  # after 429; doubles with each
+    busy_max_s: float = 1.0
+    refused_s: float = 0.5  # a seeder that sent the span to somebody else is not asked before
+    dead_first_s: float = 1.0  # after a failed connection; doubles with each
+    dead_max_s: float = 30.0
+    failures_max: int = 3  # in a row: then another neighbour takes the place
+    missing_max: int = 8  # spans announced and then not there: dropped
+    starving_s: float = 0.5  # nothing to ask anyone for: then look for another neighbour
+    ask_first_s: float = 1.0  # between questions for peers; doubles while none is new
+    ask_max_s: float = 30.0
+    stall_s: float = 600.0  # nothing came from anybody: give up, keep what is here
+
+    # The side that serves.
+    upload_slots: int = 8  # spans sent at one time
+    upload_queue: int = 16  # requests that wait for a slot; the next gets 429 at once
+    upload_queue_s: float = 1.0  # seconds in the queue, at most; well under `progress_s`
+    holder_s: float = 15.0  # a client not seen for so long no longer counts as holding a span
+    have_gap_s: float = 0.15  # seconds between two announcements to one neighbour
+    have_wait_s: float = 10.0  # a long poll is answered after this, news or not
+    have_polls_max: int = 4096  # long polls at one time
+    peers_told: int = 24  # peers named in one answer
+    peers_known: int = 10_000  # peers remembered
+    upload_rate: int | None = None  # bytes/s of spans; None: no limit
+    download_rate: int | None = None  # bytes/s of spans; None: no limit
+
+    # Storing. One durable write for all that came while the last one ran.
+    store_gap_s: float = 0.2  # seconds between two durable writes, unless there is much
+    store_batch_bytes: int = 8 * MIB  # this much is written without waiting for the gap
+    store_queue_bytes: int = 32 * MIB  # checked and not yet stored; then the network waits
+
+    def neighbours(self, peers: int) -> int:
+        """Return how many neighbours a node wants where `peers` others are known."""
+        return max(self.neighbours_min, math.ceil(2 * math.log(max(peers, 1))))

@@ -1,0 +1,157 @@
+"""The words of the swarm: peers, phases, what a core is told and what it asks for. Pure."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from nodectl.ids import checked_name
+
+_URL_MAX = 256
+
+
+class Phase(StrEnum):
+    """Which frames of a manifest travel: its own parts, or the content they name."""
+
+    META = "meta"
+    DATA = "data"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerInfo:
+    """Where a node serves its part of the swarm."""
+
+    name: str  # of the node, unique in the realm
+    url: str  # "http://host:port", no path
+    rack: str = ""  # "": not known
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be a peer: names and addresses come from other machines."""
+        checked_name(self.name)
+        if self.rack:
+            checked_name(self.rack)
+        scheme, separator, place = self.url.partition("://")
+        if scheme != "http" or not separator or len(self.url) > _URL_MAX:
+            raise ValueError(f"not a peer's address: {self.url[:80]!r}")
+        host, colon, port = place.rpartition(":")
+        if not (host and colon and port.isascii() and port.isdigit()) or set(host) & set("/?#@ "):
+            raise ValueError(f"not a peer's address: {self.url[:80]!r}")
+
+
+class Failure(StrEnum):
+    """Why a span did not come."""
+
+    BUSY = "busy"  # no upload slot: all of the peer waits
+    REFUSED = "refused"  # a seeder sent this span to somebody else, who has it
+    MISSING = "missing"  # announced, and not there
+    TIMEOUT = "timeout"  # no connection, or no byte for too long
+    GONE = "gone"  # the connection broke
+    BAD = "bad"  # bytes that are not the frames that the manifest names
+
+
+# --- what a core is told ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PeersSeen:
+    """Peers that exist: from the tracker, from other peers, from their own requests."""
+
+    peers: tuple[PeerInfo, ...]
+    alive: bool = False  # each of them was heard itself just now
+
+
+@dataclass(frozen=True, slots=True)
+class PeerGone:
+    """A neighbour does not answer when it is asked what it has."""
+
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerHave:
+    """What a neighbour has, as a difference or as a whole."""
+
+    peer: str
+    have: int  # set of spans (`bitfield`)
+    replaces: bool = False  # the whole set, not what is new
+    origin: bool = False  # it had everything when it began to serve
+
+
+@dataclass(frozen=True, slots=True)
+class SpanArrived:
+    """A span is complete here, and each of its frames is what the manifest says."""
+
+    peer: str
+    span: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpanFailed:
+    """A request for a span ended without it."""
+
+    peer: str
+    span: int
+    failure: Failure
+    retry_after: float = 0.0  # seconds
+    alternatives: tuple[PeerInfo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed; `Core.wake_at` says when this is wanted."""
+
+
+Event = PeersSeen | PeerGone | PeerHave | SpanArrived | SpanFailed | Tick
+
+
+# --- what a core asks for --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Keep asking this peer what it has."""
+
+    peer: PeerInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Unfollow:
+    """Stop asking this peer."""
+
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Ask a peer for what is missing of a span."""
+
+    peer: PeerInfo
+    span: int
+    urgent: bool = False  # nobody else can give it: a seeder must not send us elsewhere
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Give up a request: the span came from somebody else."""
+
+    peer: str
+    span: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Have nothing more to do with a peer in this job, and tell people."""
+
+    peer: PeerInfo
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskForPeers:
+    """Ask the tracker, if it lives, for more peers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Every span is here."""
+
+
+Action = Follow | Unfollow | Request | Cancel | Drop | AskForPeers | Finished

@@ -1,0 +1,187 @@
+"""What this node holds of one swarm, and whom it knows there: seen by the server and the client.
+
+The store is the truth: `Share.open` asks it, and nothing else is kept over a restart. The client
+that fetches marks spans as they become durable; the server shows them and serves them. A share
+belongs to one event loop; only `open` may run in a thread.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from nodectl.content.frame import FrameRef
+from nodectl.ids import Root
+from nodectl.store.model import Store
+from nodectl.swarm.bitfield import bits_of, full
+from nodectl.swarm.limits import Limits
+from nodectl.swarm.model import PeerInfo, Phase
+
+Span = Sequence[FrameRef]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwarmTask:
+    """One list of spans that a group of nodes wants."""
+
+    root: Root
+    phase: Phase
+    key: bytes = field(repr=False)  # the manifest's swarm key: 32 bytes
+    spans: Sequence[Span]  # each frame in one span only
+
+
+class Share:
+    """The spans that are here, the frames that are here of others, and the peers of the swarm."""
+
+    def __init__(
+        self,
+        task: SwarmTask,
+        store: Store,
+        *,
+        have: int,
+        partial: dict[int, list[int]],
+        limits: Limits,
+    ) -> None:
+        """Begin with what `open` found; see there."""
+        self.task = task
+        self.store = store
+        self.limits = limits
+        self.sizes = [sum(ref.sealed_len for ref in span) for span in task.spans]
+        self.origin = have == full(len(task.spans))
+        self.on_peers: Callable[[tuple[PeerInfo, ...]], None] | None = None  # heard themselves
+        self.checked = 0  # set of spans whose frames were checked in this process
+        self._have = have
+        self._partial = partial  # span: the indexes of its frames that are not here
+        self._epoch = secrets.token_hex(4)
+        self._order: list[int] = []  # spans in the order in which they came; its length: version
+        self._news = asyncio.Event()
+        self._closed = False
+        self._peers: dict[str, PeerInfo] = {}
+
+    @classmethod
+    def open(cls, task: SwarmTask, store: Store, *, limits: Limits | None = None) -> "Share":
+        """Ask the store what is here of each span (one query for all); may run in a thread."""
+        missing = set(store.missing(ref.frame_id for span in task.spans for ref in span))
+        have = 0
+        partial: dict[int, list[int]] = {}
+        for number, span in enumerate(task.spans):
+            absent = [i for i, ref in enumerate(span) if ref.frame_id in missing]
+            if not absent:
+                have |= 1 << number
+            elif len(absent) < len(span):
+                partial[number] = absent
+        return cls(task, store, have=have, partial=partial, limits=limits or Limits())
+
+    # --- spans --------------------------------------------------------------------------------
+
+    @property
+    def have(self) -> int:
+        """The set of spans that are durably here, whole."""
+        return self._have
+
+    @property
+    def complete(self) -> bool:
+        """Whether every span is here."""
+        return self._have == full(len(self.task.spans))
+
+    @property
+    def held_bytes(self) -> int:
+        """Sealed bytes of this swarm that are here, those of incomplete spans too."""
+        spans = self.task.spans
+        lacking = sum(
+            sum(spans[n][i].sealed_len for i in self._partial[n]) if n in self._partial else size
+            for n, size in enumerate(self.sizes)
+            if not self._have >> n & 1
+        )
+        return sum(self.sizes) - lacking
+
+    def missing_frames(self, span: int) -> Sequence[int]:
+        """Return the indexes of the frames of `span` that are not here, ascending."""
+        if self._have >> span & 1:
+            return ()
+        return self._partial.get(span) or range(len(self.task.spans[span]))
+
+    def mark(self, spans: Sequence[int]) -> None:
+        """Note that these spans are durably here now, and tell those who wait for news."""
+        new = [span for span in spans if not self._have >> span & 1]
+        if not new:
+            return
+        for span in new:
+            self._partial.pop(span, None)
+        bits = bits_of(new)
+        self._have |= bits
+        self.checked |= bits
+        self._order += new
+        self._wake()
+
+    def mark_frames(self, span: int, stored: set[int]) -> None:
+        """Note that some frames of a span are durably here."""
+        absent = [i for i in self.missing_frames(span) if i not in stored]
+        if absent:
+            self._partial[span] = absent
+        else:
+            self.mark([span])
+
+    def unmark(self, span: int, absent: Sequence[int]) -> None:
+        """Take back a span of which some frames turned out to be missing or damaged."""
+        self._have &= ~(1 << span)
+        self._partial[span] = list(absent)
+        self.origin = False
+        self._epoch = secrets.token_hex(4)
+        self._order = []
+        self._wake()
+
+    def _wake(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    @property
+    def since(self) -> str:
+        """The mark that stands for what is here now."""
+        return f"{self._epoch}-{len(self._order)}"
+
+    def news_since(self, since: str) -> tuple[bool, int]:
+        """Return (whole, set): all that is here, or only what came after the mark `since`."""
+        epoch, _, version = since.partition("-")
+        if epoch == self._epoch and version.isascii() and version.isdigit():
+            return False, bits_of(self._order[int(version) :])
+        return True, self._have
+
+    async def wait_news(self, since: str, seconds: float) -> None:
+        """Wait until there is something after `since`, or the time is over."""
+        if since != self.since or self._closed:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        except TimeoutError:
+            return
+
+    def close(self) -> None:
+        """Let nobody wait any more: the server ends."""
+        self._closed = True
+        self._wake()
+
+    # --- peers --------------------------------------------------------------------------------
+
+    @property
+    def peers(self) -> tuple[PeerInfo, ...]:
+        """The peers known, the ones heard last at the end."""
+        return tuple(self._peers.values())
+
+    def peer(self, name: str | None) -> PeerInfo | None:
+        """Return a peer by name, if it is known."""
+        return self._peers.get(name) if name else None
+
+    def meet(self, peer: PeerInfo) -> None:
+        """Remember a peer that was heard itself."""
+        known = self._peers.pop(peer.name, None)
+        if known is None and len(self._peers) >= self.limits.peers_known:
+            del self._peers[next(iter(self._peers))]
+        self._peers[peer.name] = peer
+        if known != peer and self.on_peers is not None:
+            self.on_peers((peer,))
+
+    def forget(self, name: str) -> None:
+        """Forget a peer that misbehaved."""
+        self._peers.pop(name, None)

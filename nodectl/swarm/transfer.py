@@ -1,0 +1,220 @@
+"""One request to one peer over aiohttp: signed, bounded, timed; and the check of what came.
+
+Nothing here decides anything: answers become `Reply` values, failures become `Failure`s.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import aiohttp
+from yarl import URL
+
+from nodectl.content.frame import FrameRef, check_frame_id
+from nodectl.store.model import StoredFrame
+from nodectl.swarm import wire
+from nodectl.swarm.bitfield import to_ranges
+from nodectl.swarm.limits import Limits
+from nodectl.swarm.model import Failure, PeerInfo
+from nodectl.swarm.rate import RateLimiter
+from nodectl.swarm.share import SwarmTask
+from nodectl.trust.mac import TIME_HEADER, Signed, sign_request
+
+_log = logging.getLogger(__name__)
+
+_ERRORS = (aiohttp.ClientError, TimeoutError, OSError)
+_CLOCK_DIGITS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class SpanReply:
+    """What came of a request for a span."""
+
+    body: bytearray  # the frames behind each other; short where the connection broke
+    failure: Failure | None = None
+    retry_after: float = 0.0  # seconds
+    alternatives: tuple[PeerInfo, ...] = ()
+
+
+def open_session(limits: Limits) -> aiohttp.ClientSession:
+    """Return a session with the time-outs and bounds of the swarm; the caller closes it."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, limit_per_host=limits.peer_requests_max + 2),
+        timeout=aiohttp.ClientTimeout(
+            total=None, sock_connect=limits.connect_s, sock_read=limits.progress_s
+        ),
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"Accept-Encoding": "identity", "User-Agent": "nodectl"},
+        trust_env=False,
+    )
+
+
+class Transfer:
+    """Requests of one node in one swarm."""
+
+    def __init__(
+        self,
+        task: SwarmTask,
+        me: PeerInfo,
+        session: aiohttp.ClientSession,
+        limits: Limits,
+        now_ms: Callable[[], int],
+        rate: RateLimiter,
+    ) -> None:
+        """Prepare; `now_ms` is the time as the controller counts it, `rate` limits what comes."""
+        self._task = task
+        self._me = me
+        self._session = session
+        self._limits = limits
+        self._now_ms = now_ms
+        self._rate = rate
+        self._base = wire.swarm_path(task.root, task.phase)
+        self._skew_ms: dict[str, int] = {}  # peer: its clock minus ours
+
+    async def _get(
+        self, peer: PeerInfo, target: str, *, read_s: float | None = None
+    ) -> aiohttp.ClientResponse:
+        """Ask; where the peer says that our clock is wrong, ask once more by its clock."""
+        timeout = aiohttp.ClientTimeout(
+            total=None,
+            sock_connect=self._limits.connect_s,
+            sock_read=read_s or self._limits.progress_s,
+        )
+        again = True
+        while True:
+            unix_ms = self._now_ms() + self._skew_ms.get(peer.name, 0)
+            mac = sign_request(
+                Signed("GET", target), client=self._me.name, key=self._task.key, unix_ms=unix_ms
+            )
+            response = await self._session.get(
+                URL(peer.url + target, encoded=True),
+                headers={"Authorization": mac},
+                timeout=timeout,
+                allow_redirects=False,
+            )
+            time_there = response.headers.get(TIME_HEADER, "")
+            if not (response.status == 401 and again and _is_time(time_there)):  # noqa: PLR2004
+                return response
+            response.release()
+            self._skew_ms[peer.name] = int(time_there) - self._now_ms()
+            again = False
+
+    async def have(self, peer: PeerInfo, since: str) -> wire.HaveReply | None:
+        """Return what a peer has; waits for news there. None: it does not answer as it should."""
+        wait_s = self._limits.have_wait_s if since else 0.0
+        target = wire.have_target(
+            self._base, since=since, wait_ms=round(wait_s * 1000), me=self._me
+        )
+        try:
+            async with await self._get(
+                peer, target, read_s=wait_s + self._limits.progress_s
+            ) as response:
+                if response.status != 200:  # noqa: PLR2004
+                    _log.debug("%s answers %d", peer.name, response.status)
+                    return None
+                body = await _read_bounded(response, wire.BODY_MAX)
+            return wire.HaveReply.from_bytes(body, spans=len(self._task.spans))
+        except (*_ERRORS, ValueError) as exc:
+            _log.debug("%s does not say what it has: %r", peer.name, exc)
+            return None
+
+    async def span(
+        self, peer: PeerInfo, span: int, wanted: Sequence[int], *, urgent: bool
+    ) -> SpanReply:
+        """Fetch the frames `wanted` (indexes, ascending) of a span; never more bytes than these."""
+        refs = self._task.spans[span]
+        frames = "" if len(wanted) == len(refs) else to_ranges(wanted)
+        size = sum(refs[i].sealed_len for i in wanted)
+        target = wire.span_target(self._base, span, frames=frames, urgent=urgent)
+        body = bytearray()
+        try:
+            async with await self._get(peer, target) as response:
+                if response.status == 200:  # noqa: PLR2004
+                    return await self._read_span(response, body, size)
+                return await self._read_refusal(response)
+        except TimeoutError:
+            return SpanReply(body, Failure.TIMEOUT)
+        except _ERRORS as exc:
+            _log.debug("%s did not send span %d: %r", peer.name, span, exc)
+            return SpanReply(body, Failure.GONE)
+
+    async def _read_span(
+        self, response: aiohttp.ClientResponse, body: bytearray, size: int
+    ) -> SpanReply:
+        if response.content_length != size:
+            response.close()
+            return SpanReply(body, Failure.BAD)
+        async for piece in response.content.iter_any():
+            body += piece
+            await self._rate.take(len(piece))
+            if len(body) > size:
+                response.close()
+                return SpanReply(bytearray(), Failure.BAD)
+        return SpanReply(body, None if len(body) == size else Failure.GONE)
+
+    async def _read_refusal(self, response: aiohttp.ClientResponse) -> SpanReply:
+        empty = bytearray()
+        if response.status == 404:  # noqa: PLR2004
+            return SpanReply(empty, Failure.MISSING)
+        if response.status != 429:  # noqa: PLR2004
+            _log.debug("%s answers %d", response.url.host, response.status)
+            return SpanReply(empty, Failure.GONE)
+        try:
+            refusal = wire.Refusal.from_bytes(await _read_bounded(response, wire.BODY_MAX))
+        except ValueError:
+            return SpanReply(empty, Failure.BUSY)
+        failure = Failure.REFUSED if refusal.elsewhere else Failure.BUSY
+        return SpanReply(empty, failure, refusal.retry_after_ms / 1000, refusal.peers)
+
+
+def check_frames(
+    body: bytearray, refs: Sequence[FrameRef], wanted: Sequence[int]
+) -> tuple[list[StoredFrame], list[int], bool]:
+    """Cut a body into frames and check each; runs in a thread.
+
+    Args:
+        body: the frames `wanted` behind each other; what is missing at the end is passed over.
+        refs: all frames of the span.
+        wanted: indexes into `refs`, ascending.
+
+    Returns:
+        The good frames, their indexes, and whether there was a bad one.
+    """
+    good: list[StoredFrame] = []
+    indexes: list[int] = []
+    bad = False
+    at = 0
+    with memoryview(body) as view:
+        for index in wanted:
+            chunk_id, frame_id, plain_len, sealed_len = refs[index]
+            end = at + sealed_len
+            if end > len(body):
+                break
+            sealed = bytes(view[at:end])
+            if check_frame_id(sealed, frame_id):
+                good.append(StoredFrame(frame_id, chunk_id, plain_len, sealed))
+                indexes.append(index)
+            else:
+                bad = True
+            at = end
+    return good, indexes, bad
+
+
+async def _read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """Return a body of at most `limit` bytes.
+
+    Raises:
+        ValueError: it is longer.
+    """
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > limit:
+            response.close()
+            raise ValueError("the answer is too long")
+    return bytes(body)
+
+
+def _is_time(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _CLOCK_DIGITS
