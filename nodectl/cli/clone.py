@@ -12,10 +12,16 @@ import typer
 
 from nodectl.cli.disk import plan_document, plan_text, read_layout
 from nodectl.cli.progress import observer_for
+from nodectl.cli.releases import open_image
 
 if TYPE_CHECKING:
     from nodectl.disk.plan import DiskPlan
     from nodectl.node.clone import CloneReport, CloneWish, ImageSource
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command to the command line."""
+    app.command()(clone)
 
 
 def clone(
@@ -53,16 +59,15 @@ def clone(
     from nodectl.errors import InvalidInput
     from nodectl.ids import checked_name
     from nodectl.node.clone import CloneWish
-    from nodectl.node.images import open_image
 
     wanted = read_layout(layout)
-    with open_image(state, image) as source:
-        try:
-            name = checked_name(hostname or source.node_name)
-        except ValueError as exc:
-            raise InvalidInput(f"--hostname: {exc}") from exc
-        wish = CloneWish(disk=disk, layout=wanted, node_name=name, verify=verify)
-        run_clone(wish, source, yes=yes, dry_run=dry_run, as_json=as_json)
+    source = open_image(state, image)
+    try:
+        name = checked_name(hostname or source.node_name)
+    except ValueError as exc:
+        raise InvalidInput(f"--hostname: {exc}") from exc
+    wish = CloneWish(disk=disk, layout=wanted, node_name=name, verify=verify)
+    run_clone(wish, source, yes=yes, dry_run=dry_run, as_json=as_json)
 
 
 def run_clone(

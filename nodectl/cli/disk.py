@@ -19,6 +19,11 @@ layout_app = typer.Typer(
 )
 
 
+def register(app: typer.Typer) -> None:
+    """Add `nodectl disklayout` to the command line."""
+    app.add_typer(layout_app, name="disklayout")
+
+
 @layout_app.command("validate")
 def validate(
     file: Path = typer.Argument(..., help="The layout file (TOML)."),

@@ -4,15 +4,12 @@ On the controller's machine both work without a running controller; elsewhere th
 """
 
 import json
-import time
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nodectl.cli.membership import JsonOption, StateOption, ask, open_state
-from nodectl.ids import Root
+from nodectl.cli.membership import JsonOption, StateOption
+from nodectl.cli.releases import find_releases
 
 if TYPE_CHECKING:
     from nodectl.catalog.records import ReleaseRecord
@@ -22,57 +19,6 @@ def register(image_app: typer.Typer) -> None:
     """Add these commands to `nodectl image`."""
     image_app.command("list")(image_list)
     image_app.command("show")(image_show)
-
-
-def publish_release(
-    state: Path | None,
-    name: str,
-    root: Root,
-    root_block: bytes,
-    *,
-    kind: str,
-    totals: Mapping[str, int],
-) -> "ReleaseRecord":
-    """Publish a root as the next generation of a name; the same root again is the same release.
-
-    Raises:
-        NoRealm: this machine is no member.
-        ControllerUnreachable: it is not the controller, and that does not answer.
-        NotAllowed: it is no operator.
-    """
-    folder = open_state(state)
-    membership = folder.membership()
-    if not folder.realm.exists():
-        return ask(
-            state, lambda client: client.publish(name, root, root_block, kind=kind, totals=totals)
-        )
-    from nodectl.catalog.sqlite import SqliteCatalog
-    from nodectl.controller.releases import Publication, Releases
-    from nodectl.trust.realm import load_realm
-
-    wanted = Publication(
-        name=name,
-        root=root,
-        root_block=root_block,
-        kind=kind,
-        totals=totals,
-        origin=membership.node,
-    )
-    with SqliteCatalog(folder.catalog) as catalog:
-        return Releases(catalog, load_realm(folder.realm), time.time).publish(wanted)
-
-
-def find_releases(state: Path | None, name: str = "") -> list["ReleaseRecord"]:
-    """Return all releases (of one name), sorted by name and generation."""
-    folder = open_state(state)
-    if not folder.realm.exists():
-        return ask(state, lambda client: client.releases(name))
-    from nodectl.catalog.sqlite import SqliteCatalog
-    from nodectl.controller.releases import Releases
-    from nodectl.trust.realm import load_realm
-
-    with SqliteCatalog(folder.catalog) as catalog:
-        return list(Releases(catalog, load_realm(folder.realm), time.time).list(name))
 
 
 def image_list(state: StateOption = None, json_output: JsonOption = False) -> None:

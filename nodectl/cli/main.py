@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from nodectl.cli import job, node, realm, serve, version
+from nodectl.cli import clone, disk, image, job, node, realm, serve, version
 from nodectl.errors import NodectlError
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ app = typer.Typer(
     help="Capture a machine, spread it as a swarm, clone it onto disks.",
 )
 
-for module in (realm, serve, node, job):
+for module in (realm, serve, node, image, job, clone, disk, version):
     module.register(app)
 
 
@@ -50,9 +50,6 @@ def _options(
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-
-
-version.register(app)
 
 
 def _report(error: NodectlError) -> int:

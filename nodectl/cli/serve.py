@@ -81,10 +81,11 @@ def _host_of(advertise: str) -> str:
 
 async def _serve(state: "StateFolder", wanted: _Wanted) -> None:
     from nodectl.cli.restore_argv import restore_argv
-    from nodectl.listen import Address, own_address
+    from nodectl.listen import own_address
     from nodectl.node.agent import Agent
     from nodectl.node.client import ControlClient
     from nodectl.node.swarming import open_swarm
+    from nodectl.store.disk import DiskStore
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -95,9 +96,16 @@ async def _serve(state: "StateFolder", wanted: _Wanted) -> None:
         if wanted.controller:
             membership = await stack.enter_async_context(_controller(state, membership, wanted))
         client = await stack.enter_async_context(ControlClient(membership))
-        swarm, bound = await stack.enter_async_context(open_swarm(state, wanted.peer_listen))
-        host = wanted.host or own_address(bound, towards=_controller_host(membership))
-        peer_url = Address(host, bound.port).url("http")
+        store = stack.enter_context(DiskStore(state.store))
+        towards = _controller_host(membership)
+        swarm, peer_url = await stack.enter_async_context(
+            open_swarm(
+                membership,
+                store,
+                wanted.peer_listen,
+                lambda bound: wanted.host or own_address(bound, towards=towards),
+            )
+        )
         agent = Agent(state, client, swarm, peer_url=peer_url, restore_argv=restore_argv)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         task = group.create_task(agent.run())

@@ -12,6 +12,7 @@ A file that is replaced is written beside the old one and renamed: programs that
 readers, see the old or the new one, never a part.
 """
 
+import contextlib
 import os
 import stat
 from array import array
@@ -60,6 +61,7 @@ class RestoreOptions:
 
     keep_extra: bool = False  # leave entries that the image does not have
     deep: bool = False  # read every file that seems right, do not trust size and mtime
+    fresh: bool = False  # the target is known to hold nothing but nodectl's own store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +110,7 @@ class Restore:
         self._target = target
         self._beneath = Beneath(target)
         self._protected = protected_paths(manifest.head)
-        self._fresh = set(self._beneath.names(b"")) <= {_LOST_FOUND}
+        self._fresh = options.fresh or set(self._beneath.names(b"")) <= {_LOST_FOUND}
         self._row = FrameRow()
         # Where frames belong, in columns: frame number, part, row in it, chunk of the record.
         self._uses = (array("I"), array("I"), array("I"), array("I"))
@@ -173,7 +175,9 @@ class Restore:
         if not entry.path or self._stands(entry):
             return
         directory, name = self._beneath.place(entry.path)
-        os.mkdir(name, 0o700, dir_fd=directory)
+        # Also in a fresh target it may be there: a mount point, or the way to the store.
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=directory)
 
     def _stands(self, entry: Entry) -> bool:
         """Say whether the entry's kind stands there; what stands in its way is removed."""

@@ -31,6 +31,7 @@ from nodectl.events import Observer, StepProgress
 from nodectl.store.model import Store
 
 STEP = "verify"
+NOT_IN_IMAGE = "is not in the image"
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LOST_FOUND = b"lost+found"
 
@@ -80,7 +81,7 @@ def verify_tree(
         protected = protected_paths(manifest.head)
         for directory, names in listings(manifest.entries()):
             found += (
-                Difference(path, "is not in the image")
+                Difference(path, NOT_IN_IMAGE)
                 for path in extra_entries(beneath, directory, names, protected)
             )
     return VerifyReport(

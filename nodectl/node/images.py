@@ -1,19 +1,148 @@
-"""The seam between commands and where images come from."""
+"""Images on a node: restore one from what is here or straight from the swarm, and compare.
 
-import contextlib
+What is restored must be in one place or come from one: `StoredImage` first asks this machine's
+store. Where frames are missing, it takes part in the swarm itself while it restores (see
+streaming.py), with a store on the target.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from nodectl.errors import NoRealm
-from nodectl.node.clone import ImageSource
+from nodectl.content.frame import FrameCodec
+from nodectl.content.restore import RestoreOptions, RestoreReport, restore_tree
+from nodectl.content.tree import TreeManifest
+from nodectl.content.verify import NOT_IN_IMAGE, VerifyReport, verify_tree
+from nodectl.errors import FrameMissing
+from nodectl.events import NullObserver, Observer
+from nodectl.ids import FrameId
+from nodectl.node.clone import FillResult
+from nodectl.node.state import HeldRoot, Membership, StateFolder
+from nodectl.node.streaming import StreamOptions, StreamResult, restore_from_swarm
+from nodectl.store.chain import ChainStore
+from nodectl.store.disk import DiskStore
+from nodectl.store.memory import MemoryStore
+from nodectl.store.model import NO_CHUNK, Store, StoredFrame
+
+TARGET_STORE = Path("var/lib/nodectl/store")
 
 
-def open_image(state: Path | None, name: str) -> contextlib.AbstractContextManager[ImageSource]:
-    """Open the image `name` of this machine's realm, to be restored from store and swarm.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """What a restore did, and what the swarm gave for it."""
 
-    Raises:
-        NoRealm: this machine has none.
-    """
-    raise NoRealm(
-        f"the image {name} cannot be opened: no realm in {state or 'the default state folder'}",
-        hint="make a realm with nodectl init, or join one with nodectl join",
-    )
+    report: RestoreReport
+    streamed: StreamResult | None  # None: all frames were here
+
+
+class StoredImage:
+    """One release that this machine may have; it is what `clone` takes as its source."""
+
+    def __init__(self, state: StateFolder, held: HeldRoot) -> None:
+        """Take a root whose release was checked."""
+        self._state = state
+        self._membership: Membership = state.membership()
+        self._held = held
+        self._codec = FrameCodec(self._membership.content_keys)
+        # Root block and parts are kept at hand: the target may be unmounted when they are read.
+        self._meta = MemoryStore()
+        block = held.root_block
+        self._meta.put_many([StoredFrame(FrameId(held.root), NO_CHUNK, len(block), block)])
+        self._manifest = TreeManifest.open(held.root, self._meta, self._codec)
+
+    @property
+    def plain_bytes(self) -> int:
+        """Bytes of file content."""
+        return self._manifest.block.plain_bytes
+
+    @property
+    def realm_id(self) -> str:
+        """The realm that the image is of."""
+        return self._membership.realm_id
+
+    @property
+    def node_name(self) -> str:
+        """This machine's name in the realm."""
+        return self._membership.node
+
+    def is_here(self) -> bool:
+        """Say whether this machine's store has every frame."""
+        with DiskStore(self._state.store) as store:
+            try:
+                self._load_meta(store)
+            except FrameMissing:
+                return False
+            table = self._manifest.span_table()
+            refs = (table.row[number] for number in range(len(table.row)))
+            return not store.missing(ref.frame_id for ref in refs)
+
+    def restore_into(
+        self,
+        target: Path,
+        options: RestoreOptions,
+        observer: Observer,
+        *,
+        store: Path | None = None,
+    ) -> Restored:
+        """Restore into a directory, which exists.
+
+        Frames that the swarm gives are kept in `store`, by default in this machine's own.
+
+        Raises:
+            NodectlError: what content/restore.py and the swarm raise.
+        """
+        if self.is_here():
+            report = restore_tree(self._manifest, target, self._open_local, options, observer)
+            return Restored(report=report, streamed=None)
+        kept = store or self._state.store
+        stream = StreamOptions(restore=options, store=kept, local=self._state.store)
+        report, streamed = restore_from_swarm(
+            self._membership, self._held, target, stream, observer
+        )
+        with DiskStore(kept) as there, DiskStore(self._state.store) as local:
+            self._load_meta(ChainStore(local, there))
+        return Restored(report=report, streamed=streamed)
+
+    def restore(self, target: Path, observer: Observer) -> FillResult:
+        """Put the tree into the empty, mounted `target`."""
+        done = self.restore_into(
+            target, RestoreOptions(fresh=True), observer, store=target / TARGET_STORE
+        )
+        return FillResult(entries=done.report.entries, plain_bytes=done.report.written_bytes)
+
+    def compare(self, tree: Path, observer: Observer) -> VerifyReport:
+        """Compare a tree with the image, entry by entry, every byte.
+
+        Raises:
+            FrameMissing: the manifest is not here.
+        """
+        if self._meta_missing():
+            with DiskStore(self._state.store) as store:
+                self._load_meta(store)
+        return verify_tree(self._manifest, tree, lambda: self._meta, observer)
+
+    def verify(
+        self, target: Path, *, ignored: frozenset[str], extra: frozenset[str]
+    ) -> Sequence[str]:
+        """Compare `target` with the image; return a line for each difference that counts."""
+        report = self.compare(target, NullObserver())
+        allowed = extra | {str(parent) for parent in TARGET_STORE.parents}
+        lines = []
+        for one in report.differences:
+            path = os.fsdecode(one.path)
+            if path in ignored or (path in allowed and one.what == NOT_IN_IMAGE):
+                continue
+            lines.append(f"{path!r} {one.what}")
+        return lines
+
+    def _open_local(self) -> Store:
+        return ChainStore(self._meta, DiskStore(self._state.store, catch_up=False))
+
+    def _meta_missing(self) -> bool:
+        return bool(self._meta.missing(ref.frame_id for ref in self._manifest.block.parts))
+
+    def _load_meta(self, store: Store) -> None:
+        refs = self._manifest.block.parts
+        for ref, sealed in zip(refs, store.get_many([ref.frame_id for ref in refs]), strict=True):
+            self._meta.put_many([StoredFrame(ref.frame_id, ref.chunk_id, ref.plain_len, sealed)])

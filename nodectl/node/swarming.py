@@ -1,41 +1,206 @@
-"""The swarm on this node, as the agent wants it: one peer server and its fetches over one store."""
+"""The swarm on this node, as the agent wants it: one peer server and its fetches over one store.
 
+A root has two swarms: its manifest's parts (known from the root block), then the frames of its
+files (known from the parts).
+"""
+
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from nodectl.errors import SwarmStalled
+from aiohttp import web
+
+from nodectl.content.frame import FrameCodec
+from nodectl.content.spans import SpanTable
+from nodectl.content.tree import TreeManifest
 from nodectl.events import Observer
-from nodectl.ids import Root
-from nodectl.listen import Address
-from nodectl.node.agent import Holding, Swarm
+from nodectl.ids import FrameId, Root
+from nodectl.listen import Address, listening
+from nodectl.node.agent import Holding
 from nodectl.node.client import Peer
-from nodectl.node.state import HeldRoot, StateFolder
+from nodectl.node.state import HeldRoot, Membership
+from nodectl.store.model import NO_CHUNK, Store, StoredFrame
+from nodectl.swarm.client import FetchOptions, FetchReport, fetch
+from nodectl.swarm.model import PeerInfo, Phase
+from nodectl.swarm.server import SwarmServer
+from nodectl.swarm.share import Share, SwarmTask
+
+STEPS = {Phase.META: "fetch manifest", Phase.DATA: "fetch"}
 
 
-class _NoSwarm:
+@dataclass(slots=True)
+class _Root:
+    """What is known of one root."""
+
+    held: HeldRoot
+    manifest: TreeManifest
+    peers: dict[str, PeerInfo] = field(default_factory=dict)  # as the tracker named them
+    meta: Share | None = None
+    data: Share | None = None
+    table: SpanTable | None = None
+
+
+class _Known:
+    """Answers the client's question for peers from what the tracker said last."""
+
+    def __init__(self, root: _Root) -> None:
+        self._root = root
+
+    async def peers(self) -> Sequence[PeerInfo]:
+        return tuple(self._root.peers.values())
+
+
+class NodeSwarm:
+    """All roots that this process serves and fetches."""
+
+    def __init__(self, membership: Membership, store: Store, server: SwarmServer, url: str) -> None:
+        """Serve through `server`, which others reach at `url`."""
+        self._me = PeerInfo(name=membership.node, url=url)
+        self._codec = FrameCodec(membership.content_keys)
+        self._store = store
+        self._server = server
+        self._roots: dict[Root, _Root] = {}
+
     async def seed(self, held: HeldRoot) -> None:
-        """Nothing is served."""
+        """Offer to others what the store holds of a root, until the process ends."""
+        root = await self._root(held)
+        await self._open_meta(root)
+        if root.meta is not None and root.meta.complete:
+            await self._open_data(root)
 
     async def fetch(
-        self, held: HeldRoot, _peers: Sequence[Peer], _observer: Observer
+        self, held: HeldRoot, peers: Sequence[Peer], observer: Observer
     ) -> Mapping[str, Any]:
-        """Nothing comes."""
-        raise SwarmStalled(f"nothing of {held.name} came")
+        """Get every frame of a root into the store, offering meanwhile what is here."""
+        root = await self._root(held)
+        self.meet(held.root, peers)
+        meta = await self.fetch_meta(held, observer)
+        table = await self.open_table(held.root)
+        data = await self.fetch_data(held.root, observer, lambda _: None)
+        bytes_from = Counter(meta.bytes_from) + Counter(data.bytes_from)
+        meta_bytes = 0 if root.meta is None else sum(root.meta.sizes)
+        return {
+            "sealed_bytes": table.sealed_bytes + meta_bytes,
+            "fetched_bytes": bytes_from.total(),
+            "from": dict(bytes_from),
+            "seconds": meta.seconds + data.seconds,
+            "dropped": [list(pair) for pair in (*meta.dropped, *data.dropped)],
+        }
+
+    async def fetch_meta(self, held: HeldRoot, observer: Observer) -> FetchReport:
+        """Get the parts of a manifest."""
+        root = await self._root(held)
+        share = await self._open_meta(root)
+        return await fetch(share, self._options(root, Phase.META, observer))
+
+    async def open_table(self, root_id: Root) -> SpanTable:
+        """Return the spans of a root whose manifest is here, and offer those in the store."""
+        root = self._roots[root_id]
+        await self._open_data(root)
+        if root.table is None:
+            raise RuntimeError("the spans are known when the data swarm is open")
+        return root.table
+
+    async def fetch_data(
+        self, root_id: Root, observer: Observer, on_stored: Callable[[int], None]
+    ) -> FetchReport:
+        """Get the frames of a root's files; `on_stored` is told each span that was not here."""
+        root = self._roots[root_id]
+        share = await self._open_data(root)
+        options = self._options(root, Phase.DATA, observer, on_stored)
+        return await fetch(share, options)
+
+    def here(self, root_id: Root) -> int:
+        """Return the set of spans of a root's data that are here (bit n: span n)."""
+        share = self._roots[root_id].data
+        return 0 if share is None else share.have
 
     def meet(self, root: Root, peers: Sequence[Peer]) -> None:
-        """Nobody is met."""
+        """Take note of peers that the tracker named."""
+        known = self._roots.get(root)
+        if known is None:
+            return
+        for peer in peers:
+            # What comes from the tracker came from a peer first: it may be no address at all.
+            with contextlib.suppress(ValueError):
+                known.peers[peer.node] = PeerInfo(name=peer.node, url=peer.url)
+        known.peers.pop(self._me.name, None)
 
-    def holding(self, _root: Root) -> Holding:
-        """Nothing is here."""
-        return Holding(have_bytes=0, complete=False)
+    def holding(self, root: Root) -> Holding:
+        """Return how much of a root that is seeded or fetched is here."""
+        known = self._roots.get(root)
+        if known is None:
+            return Holding(have_bytes=0, complete=False)
+        shares = [share for share in (known.meta, known.data) if share is not None]
+        complete = known.data is not None and all(share.complete for share in shares)
+        return Holding(have_bytes=sum(share.held_bytes for share in shares), complete=complete)
+
+    # ------------------------------------------------------------ inside
+
+    async def _root(self, held: HeldRoot) -> _Root:
+        known = self._roots.get(held.root)
+        if known is not None:
+            return known
+
+        def keep_block() -> TreeManifest:
+            block = held.root_block
+            frame = StoredFrame(FrameId(held.root), NO_CHUNK, len(block), block)
+            self._store.put_many([frame])
+            return TreeManifest.open(held.root, self._store, self._codec)
+
+        manifest = await asyncio.to_thread(keep_block)
+        return self._roots.setdefault(held.root, _Root(held, manifest))
+
+    async def _open_meta(self, root: _Root) -> Share:
+        if root.meta is None:
+            spans = root.manifest.meta_table()
+            root.meta = await self._open(root, Phase.META, spans)
+        return root.meta
+
+    async def _open_data(self, root: _Root) -> Share:
+        if root.data is None:
+            root.table = await asyncio.to_thread(root.manifest.span_table)
+            root.data = await self._open(root, Phase.DATA, root.table)
+        return root.data
+
+    async def _open(self, root: _Root, phase: Phase, spans: SpanTable) -> Share:
+        held = root.held
+        task = SwarmTask(root=held.root, phase=phase, key=held.swarm_key, spans=spans)
+        return await self._server.add_swarm(task, self._store)
+
+    def _options(
+        self,
+        root: _Root,
+        phase: Phase,
+        observer: Observer,
+        on_stored: Callable[[int], None] = lambda _: None,
+    ) -> FetchOptions:
+        return FetchOptions(
+            me=self._me,
+            source=_Known(root),
+            step=STEPS[phase],
+            observer=observer,
+            on_stored=on_stored,
+        )
 
 
 @contextlib.asynccontextmanager
-async def open_swarm(_state: StateFolder, listen: Address) -> AsyncIterator[tuple[Swarm, Address]]:
-    """Serve the store to peers while the context lasts; yields the swarm and where it listens.
+async def open_swarm(
+    membership: Membership, store: Store, listen: Address, host_of: Callable[[Address], str]
+) -> AsyncIterator[tuple[NodeSwarm, str]]:
+    """Serve `store` to peers while the context lasts; yields the swarm and the URL it is at.
+
+    `host_of` says under which host others reach a listening address.
 
     Raises:
         PortInUse: the address is taken.
     """
-    yield _NoSwarm(), listen
+    server = SwarmServer()
+    app = web.Application()
+    server.mount(app)
+    async with listening(app, listen, what="the peer") as bound:
+        url = Address(host_of(bound), bound.port).url("http")
+        yield NodeSwarm(membership, store, server, url), url

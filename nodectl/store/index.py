@@ -5,8 +5,10 @@ opening a store compares sizes and scans what the index does not know.
 """
 
 import contextlib
+import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -26,6 +28,18 @@ _BUSY_TIMEOUT_S = 60.0
 _COLUMNS = "frame_id, chunk_id, pack, offset, sealed_len, plain_len"
 
 
+_open_indexes: "weakref.WeakSet[Index]" = weakref.WeakSet()
+
+
+def _close_before_fork() -> None:
+    # A connection of SQLite must not be carried over a fork; each side opens its own again.
+    for index in list(_open_indexes):
+        index.close()
+
+
+os.register_at_fork(before=_close_before_fork)
+
+
 class Index:
     """Rows of frames; each thread has its own connection."""
 
@@ -35,6 +49,7 @@ class Index:
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
+        _open_indexes.add(self)
         self._prepare()
 
     def _connection(self) -> sqlite3.Connection:
@@ -77,7 +92,7 @@ class Index:
         connection.execute("COMMIT")
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; the next use opens one again."""
         with self._lock:
             for connection in self._connections:
                 connection.close()

@@ -12,6 +12,7 @@ from blake3 import blake3
 
 from nodectl.errors import FrameMissing, NoSpace
 from nodectl.ids import ChunkId, FrameId
+from nodectl.store.chain import ChainStore
 from nodectl.store.disk import DiskStore
 from nodectl.store.memory import MemoryStore
 from nodectl.store.model import NO_CHUNK, Store, StoredFrame
@@ -26,13 +27,18 @@ def frame(number: int, size: int = 100) -> StoredFrame:
     )
 
 
-@pytest.fixture(params=["memory", "disk"])
+@pytest.fixture(params=["memory", "disk", "chain"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if request.param == "memory":
         yield MemoryStore()
         return
     with DiskStore(tmp_path / "store") as disk:
-        yield disk
+        if request.param == "chain":
+            first = MemoryStore()
+            first.put_many([frame(10_000)])
+            yield ChainStore(first, disk)
+        else:
+            yield disk
 
 
 def test_what_was_put_is_got(store: Store) -> None:
@@ -192,6 +198,7 @@ import sys
 from pathlib import Path
 from blake3 import blake3
 from nodectl.ids import ChunkId, FrameId
+from nodectl.store.chain import ChainStore
 from nodectl.store.disk import DiskStore
 from nodectl.store.model import StoredFrame
 
@@ -253,3 +260,13 @@ def test_root_blocks_are_kept_like_frames(store: Store) -> None:
     root = FrameId(blake3(block).digest())
     store.put_many([StoredFrame(root, NO_CHUNK, len(block), block)])
     assert store.get(root) == block
+
+
+def test_a_chain_reads_from_whichever_has_it_and_writes_to_the_last(tmp_path: Path) -> None:
+    first, last = MemoryStore(), MemoryStore()
+    first.put_many([frame(1)])
+    chain = ChainStore(first, last)
+    chain.put_many([frame(1), frame(2)])
+    assert last.missing([frame(1).frame_id, frame(2).frame_id]) == [frame(1).frame_id]
+    both = [frame(2).frame_id, frame(1).frame_id]
+    assert list(chain.get_many(both)) == [frame(2).sealed, frame(1).sealed]
