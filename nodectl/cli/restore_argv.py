@@ -1,17 +1,13 @@
 """The command line of the process that restores for a job: this same program again."""
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from nodectl.zipapp.reexec import self_command
 
 if TYPE_CHECKING:
     from nodectl.catalog.records import Job
     from nodectl.node.state import StateFolder
-
-
-def self_command() -> list[str]:
-    """Return the words that start this program again."""
-    return [sys.executable, "-m", "nodectl"]
 
 
 def restore_argv(job: "Job", state: "StateFolder") -> Sequence[str]:

@@ -84,7 +84,7 @@ async def _serve(state: "StateFolder", wanted: _Wanted) -> None:
     from nodectl.listen import own_address
     from nodectl.node.agent import Agent
     from nodectl.node.client import ControlClient
-    from nodectl.node.swarming import open_swarm
+    from nodectl.node.swarming import NodeSwarm, listening_swarm
     from nodectl.store.disk import DiskStore
 
     stop = asyncio.Event()
@@ -98,18 +98,17 @@ async def _serve(state: "StateFolder", wanted: _Wanted) -> None:
         client = await stack.enter_async_context(ControlClient(membership))
         store = stack.enter_context(DiskStore(state.store))
         towards = _controller_host(membership)
-        swarm, peer_url = await stack.enter_async_context(
-            open_swarm(
-                membership,
-                store,
+        swarm = await stack.enter_async_context(
+            listening_swarm(
+                NodeSwarm(client, membership, store),
                 wanted.peer_listen,
                 lambda bound: wanted.host or own_address(bound, towards=towards),
             )
         )
-        agent = Agent(state, client, swarm, peer_url=peer_url, restore_argv=restore_argv)
+        agent = Agent(state, client, swarm, peer_url=swarm.url, restore_argv=restore_argv)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         task = group.create_task(agent.run())
-        _print_ready(state.membership(), peer_url, wanted)
+        _print_ready(state.membership(), swarm.url, wanted)
         await stop.wait()
         task.cancel()
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -27,7 +28,7 @@ from nodectl.ids import FrameId
 from nodectl.listen import Address, own_address
 from nodectl.node.client import ControlClient
 from nodectl.node.state import HeldRoot, Membership
-from nodectl.node.swarming import NodeSwarm, open_swarm
+from nodectl.node.swarming import NodeSwarm, listening_swarm
 from nodectl.store.chain import ChainStore
 from nodectl.store.disk import DiskStore
 from nodectl.store.model import NO_CHUNK, Store, StoredFrame
@@ -153,21 +154,15 @@ class _Feed:
         self._task = asyncio.current_task()
         controllers = self._membership.controllers
         towards = controllers[0].partition("://")[2].rpartition(":")[0] if controllers else ""
-        async with (
-            ControlClient(self._membership) as client,
-            open_swarm(
-                self._membership,
-                self._stores,
-                self._options.listen,
-                lambda bound: own_address(bound, towards=towards),
-            ) as (swarm, url),
-            asyncio.TaskGroup() as group,
-        ):
-            await swarm.seed(self._held)
-            announcing = group.create_task(self._announce(client, swarm, url))
-            result = await self._fetch(swarm)
-            announcing.cancel()
-            return result
+        async with ControlClient(self._membership) as client, asyncio.TaskGroup() as group:
+            swarm = NodeSwarm(client, self._membership, self._stores)
+            host_of = partial(own_address, towards=towards)
+            async with listening_swarm(swarm, self._options.listen, host_of):
+                await swarm.seed(self._held)
+                announcing = group.create_task(self._announce(swarm))
+                result = await self._fetch(swarm)
+                announcing.cancel()
+                return result
 
     async def _fetch(self, swarm: NodeSwarm) -> StreamResult:
         meta = await swarm.fetch_meta(self._held, self._observer)
@@ -181,18 +176,11 @@ class _Feed:
         bytes_from = Counter(meta.bytes_from) + Counter(data.bytes_from)
         return StreamResult(fetched_bytes=bytes_from.total(), bytes_from=dict(bytes_from))
 
-    async def _announce(self, client: ControlClient, swarm: NodeSwarm, url: str) -> None:
-        """Tell the tracker of this peer and learn of others; without it the known ones do."""
+    async def _announce(self, swarm: NodeSwarm) -> None:
+        """Tell the tracker of this peer again and again; without it the known peers do."""
         while True:
-            holding = swarm.holding(self._held.root)
             try:
-                answer = await client.announce(
-                    self._held.root,
-                    url=url,
-                    have_bytes=holding.have_bytes,
-                    complete=holding.complete,
-                )
-                swarm.meet(self._held.root, answer.peers)
+                await swarm.announce(self._held.root)
             except ControllerUnreachable:
                 pass
             except NodectlError as exc:

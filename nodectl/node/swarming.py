@@ -16,6 +16,7 @@ from aiohttp import web
 from nodectl.content.frame import FrameCodec
 from nodectl.content.spans import SpanTable
 from nodectl.content.tree import TreeManifest
+from nodectl.errors import NodectlError
 from nodectl.events import Observer
 from nodectl.ids import FrameId, Root
 from nodectl.listen import Address, listening
@@ -43,14 +44,15 @@ class _Root:
     table: SpanTable | None = None
 
 
-class _Known:
-    """Answers the client's question for peers from what the tracker said last."""
+class _Tracker:
+    """Answers the client's question for peers: by the controller, else as it said last."""
 
-    def __init__(self, root: _Root) -> None:
+    def __init__(self, swarm: "NodeSwarm", root: Root) -> None:
+        self._swarm = swarm
         self._root = root
 
     async def peers(self) -> Sequence[PeerInfo]:
-        return tuple(self._root.peers.values())
+        return await self._swarm.ask_for_peers(self._root)
 
 
 class NodeSwarm:
@@ -58,10 +60,12 @@ class NodeSwarm:
 
     def __init__(self, membership: Membership, store: Store, server: SwarmServer, url: str) -> None:
         """Serve through `server`, which others reach at `url`."""
-        self._me = PeerInfo(name=membership.node, url=url)
+        self.url = ""
+        self._client = client
+        self._name = membership.node
         self._codec = FrameCodec(membership.content_keys)
         self._store = store
-        self._server = server
+        self.server = SwarmServer()
         self._roots: dict[Root, _Root] = {}
 
     async def seed(self, held: HeldRoot) -> None:
@@ -127,7 +131,28 @@ class NodeSwarm:
             # What comes from the tracker came from a peer first: it may be no address at all.
             with contextlib.suppress(ValueError):
                 known.peers[peer.node] = PeerInfo(name=peer.node, url=peer.url)
-        known.peers.pop(self._me.name, None)
+        known.peers.pop(self._name, None)
+
+    async def announce(self, root: Root) -> float:
+        """Tell the tracker what is here of a root, and meet the peers that it names.
+
+        Returns the seconds after which it wants to hear again.
+
+        Raises:
+            NodectlError: the controller does not answer, or refuses.
+        """
+        holding = self.holding(root)
+        answer = await self._client.announce(
+            root, url=self.url, have_bytes=holding.have_bytes, complete=holding.complete
+        )
+        self.meet(root, answer.peers)
+        return answer.interval_s
+
+    async def ask_for_peers(self, root: Root) -> Sequence[PeerInfo]:
+        """Return the peers that the tracker names, or named when it last answered."""
+        with contextlib.suppress(NodectlError):
+            await self.announce(root)
+        return tuple(self._roots[root].peers.values())
 
     def holding(self, root: Root) -> Holding:
         """Return how much of a root that is seeded or fetched is here."""
@@ -169,7 +194,7 @@ class NodeSwarm:
     async def _open(self, root: _Root, phase: Phase, spans: SpanTable) -> Share:
         held = root.held
         task = SwarmTask(root=held.root, phase=phase, key=held.swarm_key, spans=spans)
-        return await self._server.add_swarm(task, self._store)
+        return await self.server.add_swarm(task, self._store)
 
     def _options(
         self,
@@ -179,8 +204,8 @@ class NodeSwarm:
         on_stored: Callable[[int], None] = lambda _: None,
     ) -> FetchOptions:
         return FetchOptions(
-            me=self._me,
-            source=_Known(root),
+            me=PeerInfo(name=self._name, url=self.url),
+            source=_Tracker(self, root.held.root),
             step=STEPS[phase],
             observer=observer,
             on_stored=on_stored,
@@ -188,19 +213,18 @@ class NodeSwarm:
 
 
 @contextlib.asynccontextmanager
-async def open_swarm(
-    membership: Membership, store: Store, listen: Address, host_of: Callable[[Address], str]
-) -> AsyncIterator[tuple[NodeSwarm, str]]:
-    """Serve `store` to peers while the context lasts; yields the swarm and the URL it is at.
+async def listening_swarm(
+    swarm: NodeSwarm, listen: Address, host_of: Callable[[Address], str]
+) -> AsyncIterator[NodeSwarm]:
+    """Serve to peers while the context lasts.
 
     `host_of` says under which host others reach a listening address.
 
     Raises:
         PortInUse: the address is taken.
     """
-    server = SwarmServer()
     app = web.Application()
-    server.mount(app)
+    swarm.server.mount(app)
     async with listening(app, listen, what="the peer") as bound:
-        url = Address(host_of(bound), bound.port).url("http")
-        yield NodeSwarm(membership, store, server, url), url
+        swarm.url = Address(host_of(bound), bound.port).url("http")
+        yield swarm

@@ -43,7 +43,7 @@ class Limits:
     failures_max: int = 3  # in a row: then another neighbour takes the place
     missing_max: int = 8  # spans announced and then not there: dropped
     starving_s: float = 0.5  # nothing to ask anyone for: then look for another neighbour
-    ask_first_s: float = 1.0  # between questions for peers; doubles while none is new
+    ask_first_s: float = 0.2  # between questions for peers; doubles while none is new
     ask_max_s: float = 30.0
     stall_s: float = 600.0  # nothing came from anybody: give up, keep what is here
 
