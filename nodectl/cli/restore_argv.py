@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nodectl.zipapp.reexec import self_command
+from nodectl.zipapp.identity import self_command
 
 if TYPE_CHECKING:
     from nodectl.catalog.records import Job

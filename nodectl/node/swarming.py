@@ -21,7 +21,7 @@ from nodectl.events import Observer
 from nodectl.ids import FrameId, Root
 from nodectl.listen import Address, listening
 from nodectl.node.agent import Holding
-from nodectl.node.client import Peer
+from nodectl.node.client import ControlClient, Peer
 from nodectl.node.state import HeldRoot, Membership
 from nodectl.store.model import NO_CHUNK, Store, StoredFrame
 from nodectl.swarm.client import FetchOptions, FetchReport, fetch
@@ -58,8 +58,8 @@ class _Tracker:
 class NodeSwarm:
     """All roots that this process serves and fetches."""
 
-    def __init__(self, membership: Membership, store: Store, server: SwarmServer, url: str) -> None:
-        """Serve through `server`, which others reach at `url`."""
+    def __init__(self, client: ControlClient, membership: Membership, store: Store) -> None:
+        """Know no root yet; `listening_swarm` sets `url` to where others reach this peer."""
         self.url = ""
         self._client = client
         self._name = membership.node
