@@ -91,15 +91,31 @@ def partitions_released(plan: DiskPlan) -> Iterator[None]:
         yield
     except BaseException:
         with contextlib.suppress(CommandFailed):  # the first failure is the one to tell
-            _release_partitions(plan.disk)
+            _release_partitions(plan)
         raise
-    _release_partitions(plan.disk)
+    _release_partitions(plan)
 
 
-def _release_partitions(disk: DiskFacts) -> None:
-    if disk.type == "loop" and any((_SYS / disk.name).glob(f"{disk.name}p*")):
-        with uninterrupted():
+def _release_partitions(plan: DiskPlan) -> None:
+    disk = plan.disk
+    if disk.type != "loop":
+        return
+    with uninterrupted():
+        if any((_SYS / disk.name).glob(f"{disk.name}p*")):
             run(["partx", "--delete", disk.path])
+        for planned in plan.partitions:  # a node that we made by hand, nobody else removes
+            Path(planned.path).unlink(missing_ok=True)
+
+
+def check_tools(plan: DiskPlan) -> None:
+    """Start every program that the plan needs with --help, which shows that it is there and runs.
+
+    Raises:
+        ToolMissing: one is not installed; nothing was written.
+    """
+    commands = (argv for each in plan.steps for argv in step_commands(each))
+    for tool in sorted({argv[0] for argv in commands} | {"umount"}):
+        run([tool, "--help"], ok=range(128))
 
 
 def apply_plan(plan: DiskPlan, observer: Observer) -> None:
@@ -108,9 +124,11 @@ def apply_plan(plan: DiskPlan, observer: Observer) -> None:
     Raises:
         DiskChanged: the disk is not what the plan saw; nothing was written.
         DiskBusy: somebody holds it now; nothing was written.
+        ToolMissing: a program is not installed; nothing was written.
         CommandFailed: a program failed; the disk is undefined, and the same plan may be repeated.
         ReadBackFailed: what was written does not read back the same.
     """
+    check_tools(plan)
     check_unchanged(plan.disk)
     for each in plan.steps:
         if not isinstance(each, MountFilesystem):
