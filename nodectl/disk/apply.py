@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 _WIPED_ENDS = 1 << 20
 _TOOL_TIMEOUT_S = 1800.0  # mkfs discards a large flash disk as a whole
 _NODE_WAIT_S = 15.0
+_DROP_WAIT_S = 10.0
 _LOCK_WAIT_S = 10.0  # udev holds the lock for moments
 _NODE_POLL_S = 0.02
 _NO_UDEV_S = 1.0  # a node that is late by this much is made by hand
@@ -101,10 +102,26 @@ def _release_partitions(plan: DiskPlan) -> None:
     if disk.type != "loop":
         return
     with uninterrupted():
-        if any((_SYS / disk.name).glob(f"{disk.name}p*")):
-            run(["partx", "--delete", disk.path])
+        _drop_partitions(disk)
         for planned in plan.partitions:  # a node that we made by hand, nobody else removes
             Path(planned.path).unlink(missing_ok=True)
+
+
+def _drop_partitions(disk: DiskFacts) -> None:
+    """Let the kernel forget the disk's partitions.
+
+    A program that looks at all disks may keep one of them open for a moment, so this is repeated.
+    """
+    deadline = time.monotonic() + _DROP_WAIT_S
+    while _kernel_partitions(disk):
+        late = time.monotonic() > deadline
+        run(["partx", "--delete", disk.path], ok=(0,) if late else (0, 1))
+        if _kernel_partitions(disk):
+            time.sleep(_NODE_POLL_S)
+
+
+def _kernel_partitions(disk: DiskFacts) -> list[Path]:
+    return [each.parent for each in (_SYS / disk.name).glob("*/partition")]
 
 
 def check_tools(plan: DiskPlan) -> None:
@@ -203,7 +220,7 @@ def _apply(each: Step, plan: DiskPlan) -> None:
             _run_all(each)
             _check_formatted(each)
         case ForgetPartitions():
-            _run_all(each)
+            _drop_partitions(plan.disk)
         case MountFilesystem():
             raise ValueError("mounting is not done here")
 

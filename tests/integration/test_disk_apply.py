@@ -1,7 +1,9 @@
 """The single steps on loop devices: what goes wrong between them, and what is said then."""
 
 import dataclasses
+import os
 import subprocess
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,6 +114,17 @@ def test_a_node_that_nobody_makes_is_made(disk: LoopDisk, monkeypatch: pytest.Mo
         nodectl.disk.apply._wait_for_nodes(plan.disk, step.partitions)
         assert node.is_block_device()
     assert not node.exists()
+
+
+def test_a_partition_that_somebody_looks_at_is_waited_for(disk: LoopDisk) -> None:
+    plan = plan_for(disk)
+    with partitions_released(plan):
+        apply_plan(plan, QUIET)
+        fd = os.open(plan.partitions[0].path, os.O_RDONLY)
+        closing = threading.Timer(0.3, os.close, [fd])
+        closing.start()
+    assert disk.is_released()
+    closing.join()
 
 
 def test_a_partition_that_the_kernel_never_shows_is_an_error(
