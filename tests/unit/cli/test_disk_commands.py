@@ -8,16 +8,17 @@ import typer
 from disk_samples import MIB, USED_SDA, counted_uuids, layout_of
 from typer.testing import CliRunner
 
-from nodectl.cli.clone import clone
-from nodectl.cli.disk import layout_app, plan_document, plan_text, read_layout
+import nodectl.cli.clone
+import nodectl.cli.disk
+from nodectl.cli.disk import plan_document, plan_text, read_layout
 from nodectl.disk.model import FsType, default_layout
 from nodectl.disk.plan import DiskPlan, plan_disk
 from nodectl.disk.text import parse_layout
 from nodectl.errors import LayoutInvalid, NoRealm, PathMissing, PathUnreadable
 
 app = typer.Typer()
-app.command("clone")(clone)
-app.add_typer(layout_app)
+nodectl.cli.clone.register(app)
+nodectl.cli.disk.register(app)
 
 
 @pytest.fixture
