@@ -84,7 +84,8 @@ def run_clone(
         return
 
     def confirm(made: "DiskPlan") -> bool:
-        print(plan_text(made), file=sys.stderr)
+        if not (yes and as_json):
+            print(plan_text(made), file=sys.stderr)
         return yes or _ask(made.disk.path)
 
     with _stop_signals_raise():

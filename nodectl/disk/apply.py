@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 _WIPED_ENDS = 1 << 20
 _TOOL_TIMEOUT_S = 1800.0  # mkfs discards a large flash disk as a whole
 _NODE_WAIT_S = 15.0
+_DROP_WAIT_S = 10.0
 _LOCK_WAIT_S = 10.0  # udev holds the lock for moments
 _NODE_POLL_S = 0.02
 _NO_UDEV_S = 1.0  # a node that is late by this much is made by hand
@@ -91,15 +92,47 @@ def partitions_released(plan: DiskPlan) -> Iterator[None]:
         yield
     except BaseException:
         with contextlib.suppress(CommandFailed):  # the first failure is the one to tell
-            _release_partitions(plan.disk)
+            _release_partitions(plan)
         raise
-    _release_partitions(plan.disk)
+    _release_partitions(plan)
 
 
-def _release_partitions(disk: DiskFacts) -> None:
-    if disk.type == "loop" and any((_SYS / disk.name).glob(f"{disk.name}p*")):
-        with uninterrupted():
-            run(["partx", "--delete", disk.path])
+def _release_partitions(plan: DiskPlan) -> None:
+    disk = plan.disk
+    if disk.type != "loop":
+        return
+    with uninterrupted():
+        _drop_partitions(disk)
+        for planned in plan.partitions:  # a node that we made by hand, nobody else removes
+            Path(planned.path).unlink(missing_ok=True)
+
+
+def _drop_partitions(disk: DiskFacts) -> None:
+    """Let the kernel forget the disk's partitions.
+
+    A program that looks at all disks may keep one of them open for a moment, so this is repeated.
+    """
+    deadline = time.monotonic() + _DROP_WAIT_S
+    while _kernel_partitions(disk):
+        late = time.monotonic() > deadline
+        run(["partx", "--delete", disk.path], ok=(0,) if late else (0, 1))
+        if _kernel_partitions(disk):
+            time.sleep(_NODE_POLL_S)
+
+
+def _kernel_partitions(disk: DiskFacts) -> list[Path]:
+    return [each.parent for each in (_SYS / disk.name).glob("*/partition")]
+
+
+def check_tools(plan: DiskPlan) -> None:
+    """Start every program that the plan needs with --help, which shows that it is there and runs.
+
+    Raises:
+        ToolMissing: one is not installed; nothing was written.
+    """
+    commands = (argv for each in plan.steps for argv in step_commands(each))
+    for tool in sorted({argv[0] for argv in commands} | {"umount"}):
+        run([tool, "--help"], ok=range(128))
 
 
 def apply_plan(plan: DiskPlan, observer: Observer) -> None:
@@ -108,9 +141,11 @@ def apply_plan(plan: DiskPlan, observer: Observer) -> None:
     Raises:
         DiskChanged: the disk is not what the plan saw; nothing was written.
         DiskBusy: somebody holds it now; nothing was written.
+        ToolMissing: a program is not installed; nothing was written.
         CommandFailed: a program failed; the disk is undefined, and the same plan may be repeated.
         ReadBackFailed: what was written does not read back the same.
     """
+    check_tools(plan)
     check_unchanged(plan.disk)
     for each in plan.steps:
         if not isinstance(each, MountFilesystem):
@@ -185,7 +220,7 @@ def _apply(each: Step, plan: DiskPlan) -> None:
             _run_all(each)
             _check_formatted(each)
         case ForgetPartitions():
-            _run_all(each)
+            _drop_partitions(plan.disk)
         case MountFilesystem():
             raise ValueError("mounting is not done here")
 

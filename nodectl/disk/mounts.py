@@ -202,6 +202,7 @@ def uninterrupted() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # None: it was not set by Python, so all that can be restored is the default.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         for number in held:
             signal.raise_signal(number)

@@ -300,10 +300,16 @@ def uses_of(
         known = {each.name: each.words for each in blocks}
         uses += [
             Use(kind=UseKind.HOLDER, device=path, detail=known.get(name) or name)
-            for name in block.holders
+            for name in _holders(block, blocks)
         ]
     order = list(UseKind)
     return tuple(sorted(dict.fromkeys(uses), key=lambda use: order.index(use.kind)))
+
+
+def _holders(block: BlockNode, blocks: Sequence[BlockNode]) -> list[str]:
+    """Return what is built on a device; a loop device over it is not among its holders in sysfs."""
+    path = _device_path(block.name)
+    return [*block.holders, *(each.name for each in blocks if each.backing_file == path)]
 
 
 def _family(disk: str, blocks: Sequence[BlockNode]) -> list[BlockNode]:
@@ -316,7 +322,7 @@ def _family(disk: str, blocks: Sequence[BlockNode]) -> list[BlockNode]:
             continue
         names.append(name)
         waiting += [block.name for block in blocks if block.parent == name]
-        waiting += by_name[name].holders
+        waiting += _holders(by_name[name], blocks)
     return [by_name[name] for name in names]
 
 

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -142,6 +142,53 @@ def test_what_stood_on_the_disk_does_not_come_back(
         assert sh("wipefs", "--noheadings", f"{disk.path}p1") == ""
     with disk.mounted(2, tmp_path / "mnt") as root:
         assert (root / "home/user/data").exists()
+
+
+MBR = "label: dos\nsize=20M,type=83\nsize=40M,type=5\nsize=8M,type=82\nsize=8M,type=83\n"
+
+
+def leave_mbr_with_logical_partitions(disk: LoopDisk) -> None:
+    subprocess.run(["sfdisk", "--quiet", disk.path], input=MBR, text=True, check=True)
+
+
+def leave_gpt_with_a_broken_start(disk: LoopDisk) -> None:
+    table = "label: gpt\nsize=20M\nsize=20M\n"
+    subprocess.run(["sfdisk", "--quiet", disk.path], input=table, text=True, check=True)
+    sh("dd", "if=/dev/urandom", f"of={disk.path}", "bs=512", "count=34", "conv=fsync")
+
+
+def leave_two_filesystems_in_one_place(disk: LoopDisk) -> None:
+    """Two magic numbers, so that blkid refuses to choose."""
+    sh("mkfs.ext4", "-q", "-F", disk.path)
+    magic = b"SWAPSPACE2"  # mkswap(8): the last bytes of the first page
+    with Path(disk.path).open("r+b") as file:
+        file.seek(4096 - len(magic))
+        file.write(magic)
+
+
+def leave_noise(disk: LoopDisk) -> None:
+    sh("dd", "if=/dev/urandom", f"of={disk.path}", "bs=1M", "count=96", "conv=fsync")
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        leave_mbr_with_logical_partitions,
+        leave_gpt_with_a_broken_start,
+        leave_two_filesystems_in_one_place,
+        leave_noise,
+    ],
+)
+def test_whatever_stood_there_before(
+    leave: Callable[[LoopDisk], None], disk: LoopDisk, tree: Path
+) -> None:
+    leave(disk)
+    clone(disk.path, tree, EXT4_SWAP)
+    found = json.loads(sh("wipefs", "--json", disk.path))["signatures"]
+    assert {each["type"] for each in found} == {"gpt", "PMBR"}
+    assert "No errors detected" in sh("sfdisk", "--verify", disk.path)
+    with disk.partitions():
+        sh("fsck.ext4", "-n", "-f", f"{disk.path}p2")
 
 
 # ---- refused: nothing is written -----------------------------------------------------------

@@ -93,6 +93,21 @@ def test_a_member_of_an_array_is_held() -> None:
     assert uses("sdd") == ["/dev/sdd is part of md0 (md raid1)"]
 
 
+def test_a_loop_device_over_a_partition_holds_its_disk() -> None:
+    blocks = (
+        *BLOCKS,
+        BlockNode(name="sde", device="8:64"),
+        BlockNode(name="sde1", device="8:65", parent="sde"),
+        BlockNode(name="loop3", device="7:3", backing_file="/dev/sde1", words="loop3"),
+    )
+    mount = "40 27 7:3 / /img rw - ext4 /dev/loop3 rw"
+    found = uses_of("sde", blocks, parse_mounts(mount), ())
+    assert [use.words() for use in found] == [
+        "/dev/loop3 is mounted at /img",
+        "/dev/sde1 is part of loop3",
+    ]
+
+
 def test_disks_are_read_from_lsblk_of_today_and_of_old() -> None:
     today = entry("sdx", serial="S1", ro=False)
     old = entry("sdx", serial="S1", ro="0", rm="0", size=str(8 << 30), **{"log-sec": "512"})
