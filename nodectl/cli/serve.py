@@ -85,6 +85,7 @@ def _host_of(advertise: str) -> str:
 
 
 async def _serve(state: "StateFolder", wanted: _Wanted) -> None:
+    from nodectl.background import background
     from nodectl.cli.restore_argv import restore_argv
     from nodectl.listen import own_address
     from nodectl.node.agent import Agent
@@ -111,11 +112,9 @@ async def _serve(state: "StateFolder", wanted: _Wanted) -> None:
             )
         )
         agent = Agent(state, client, swarm, peer_url=swarm.url, restore_argv=restore_argv)
-        group = await stack.enter_async_context(asyncio.TaskGroup())
-        task = group.create_task(agent.run())
+        await stack.enter_async_context(background(agent.run()))
         _print_ready(state.membership(), swarm.url, wanted)
         await stop.wait()
-        task.cancel()
 
 
 @contextlib.asynccontextmanager
