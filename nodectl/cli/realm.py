@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(token_app, name="token")
 
 
-def make_controller(target: Path, *, realm_name: str, node: str, url: str) -> "Membership":
+def make_controller(target: Path, *, realm_name: str, node: str, listen: str) -> "Membership":
     """Make a realm whose controller is this machine; the state folder appears whole or not at all.
 
     Raises:
@@ -45,6 +45,7 @@ def make_controller(target: Path, *, realm_name: str, node: str, url: str) -> "M
     from nodectl.controller.members import Members
     from nodectl.errors import InvalidInput
     from nodectl.ids import checked_name
+    from nodectl.listen import CONTROL_PORT, Address, own_address, parse_address
     from nodectl.node.state import VERSION, Membership, new_state_folder
     from nodectl.trust.keys import KEY_BYTES
     from nodectl.trust.realm import create_realm, write_realm
@@ -54,6 +55,8 @@ def make_controller(target: Path, *, realm_name: str, node: str, url: str) -> "M
         checked_name(realm_name)
     except ValueError as exc:
         raise InvalidInput(str(exc)) from exc
+    address = parse_address(listen, default_port=CONTROL_PORT)
+    url = Address(own_address(address), address.port).url("https")
     with new_state_folder(target) as new:
         realm = create_realm(realm_name, now=int(time.time()))
         write_realm(realm, new.realm)
@@ -61,9 +64,8 @@ def make_controller(target: Path, *, realm_name: str, node: str, url: str) -> "M
             members = Members(catalog, realm, time.time)
             secret = secrets.token_bytes(KEY_BYTES)
             document = members.welcome(members.add_first(node, secret))
-        membership = Membership.from_json(
-            {**document, "version": VERSION, "secret": secret.hex(), "controllers": [url]}
-        )
+        document |= {"version": VERSION, "secret": secret.hex()}
+        membership = Membership.from_json({**document, "controllers": [url], "listen": listen})
         new.write_membership(membership)
     return membership
 
@@ -81,15 +83,11 @@ def init(
 
     Exit codes: 13 the state folder is in use, 14 a name is not usable.
     """
-    from nodectl.listen import CONTROL_PORT, Address, own_address, parse_address
-
     target = open_state(state).folder
-    wanted = parse_address(listen, default_port=CONTROL_PORT)
-    url = Address(own_address(wanted), wanted.port).url("https")
-    made = make_controller(target, realm_name=realm, node=node or host_name(), url=url)
+    made = make_controller(target, realm_name=realm, node=node or host_name(), listen=listen)
     if json_output:
         result = {"realm": made.realm_name, "realm_id": made.realm_id, "node": made.node}
-        print(json.dumps({**result, "state": str(target), "url": url}))
+        print(json.dumps({**result, "state": str(target), "url": made.controllers[0]}))
         return
     place = "" if state is None else f" --state {target}"
     print(f"made the realm {made.realm_name} in {target}; this machine is its node {made.node}")

@@ -39,8 +39,11 @@ def serve(
         bool, typer.Option("--controller", help="Also run the controller of the realm.")
     ] = False,
     listen: Annotated[
-        str, typer.Option("--listen", metavar="ADDR:PORT", help="Of the controller, HTTPS.")
-    ] = "0.0.0.0:7443",
+        str,
+        typer.Option(
+            "--listen", metavar="ADDR:PORT", help="Of the controller, HTTPS [as init was told]."
+        ),
+    ] = "",
     peer_listen: Annotated[
         str, typer.Option("--peer-listen", metavar="ADDR:PORT", help="Of the peer, HTTP.")
     ] = "0.0.0.0:7444",
@@ -62,14 +65,16 @@ def serve(
     """
     from nodectl.listen import CONTROL_PORT, PEER_PORT, parse_address
 
+    folder = open_state(state)
+    chosen = listen or folder.membership().listen
     wanted = _Wanted(
         controller=controller,
-        listen=parse_address(listen, default_port=CONTROL_PORT),
+        listen=parse_address(chosen, default_port=CONTROL_PORT),
         peer_listen=parse_address(peer_listen, default_port=PEER_PORT),
         host=_host_of(advertise),
         json_output=json_output,
     )
-    asyncio.run(_serve(open_state(state), wanted))
+    asyncio.run(_serve(folder, wanted))
 
 
 def _host_of(advertise: str) -> str:
@@ -80,6 +85,7 @@ def _host_of(advertise: str) -> str:
 
 
 async def _serve(state: "StateFolder", wanted: _Wanted) -> None:
+    from nodectl.background import background
     from nodectl.cli.restore_argv import restore_argv
     from nodectl.listen import own_address
     from nodectl.node.agent import Agent
@@ -106,11 +112,9 @@ async def _serve(state: "StateFolder", wanted: _Wanted) -> None:
             )
         )
         agent = Agent(state, client, swarm, peer_url=swarm.url, restore_argv=restore_argv)
-        group = await stack.enter_async_context(asyncio.TaskGroup())
-        task = group.create_task(agent.run())
+        await stack.enter_async_context(background(agent.run()))
         _print_ready(state.membership(), swarm.url, wanted)
         await stop.wait()
-        task.cancel()
 
 
 @contextlib.asynccontextmanager

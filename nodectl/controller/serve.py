@@ -1,11 +1,11 @@
 """Runs the control API of this machine: HTTPS with the realm's certificate."""
 
-import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from nodectl.background import background
 from nodectl.catalog.model import Catalog
 from nodectl.controller.api import Clocks, ControlApi
 from nodectl.controller.jobs import Patience
@@ -34,10 +34,6 @@ async def control_server(
     tls = server_context(*chain_files(realm_folder))
     async with (
         listening(api.application(), listen, tls=tls, what="the controller") as address,
-        asyncio.TaskGroup() as group,
+        background(api.watch_silence()),
     ):
-        silence = group.create_task(api.watch_silence())
-        try:
-            yield address
-        finally:
-            silence.cancel()
+        yield address

@@ -36,7 +36,10 @@ from nodectl.trust.release import Release, verify_release
 log = logging.getLogger(__name__)
 
 _POLL_S = 20.0  # how long the controller may hold a request for work
-_ANNOUNCE_S = 5.0  # until the tracker says another interval
+_ANNOUNCE_S = 5.0  # while no tracker says otherwise
+_ENOUGH_PEERS = 12  # as many as a node wants as neighbours
+_HUNGRY_S = 1.0  # between announcements of a node that lacks frames and knows fewer peers
+_ALONE_S = 0.2  # of one that lacks frames and knows nobody
 _BUG_LINES = 8
 
 T = TypeVar("T")
@@ -248,20 +251,23 @@ class Agent:
                 log.warning("cannot serve %s (%s): %s", held.name, held.root.hex()[:16], exc)
 
     async def _announce_forever(self) -> None:
-        """Announce every root at once when there is news, else every interval."""
-        interval_s = _ANNOUNCE_S
+        """Announce every root at once when there is news, else every interval.
+
+        Who lacks something and knows few peers asks more often: a swarm begins at once.
+        """
         while True:
             self._news.clear()
+            interval_s = _ANNOUNCE_S
             for root in tuple(self._roots):
-                interval_s = await self._announce(root, interval_s)
+                interval_s = min(interval_s, await self._announce(root))
             try:
                 async with asyncio.timeout(interval_s):
                     await self._news.wait()
             except TimeoutError:
                 continue
 
-    async def _announce(self, root: Root, interval_s: float) -> float:
-        """Announce one root; return the interval that the tracker wants."""
+    async def _announce(self, root: Root) -> float:
+        """Announce one root; return when to do it again, in seconds."""
         holding = self._swarm.holding(root)
         try:
             answer = await self._client.announce(
@@ -276,5 +282,7 @@ class Agent:
             log.warning("announcing %s: %s", root.hex()[:16], exc)
         else:
             self._swarm.meet(root, answer.peers)
-            return max(answer.interval_s, 0.1)
-        return interval_s
+            if not holding.complete and len(answer.peers) < _ENOUGH_PEERS:
+                return _HUNGRY_S if answer.peers else _ALONE_S
+            return max(answer.interval_s, _HUNGRY_S)
+        return _ANNOUNCE_S

@@ -117,6 +117,10 @@ class ControlClient:
         """Return the name under which it asks."""
         return self._membership.node
 
+    def now_ms(self) -> int:
+        """Return the controller's time, unix milliseconds, as far as it was learned."""
+        return int(self._now() * 1000) + self._offset_ms
+
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=self._tls, limit_per_host=8),
@@ -256,10 +260,9 @@ class ControlClient:
         raise unreachable(failures)
 
     async def _ask_one(self, url: str, request: Signed, wait_s: float) -> dict[str, Any]:
-        status, headers, answer = await self._exchange(url, request, wait_s)
+        status, answer = await self._exchange(url, request, wait_s)
         if status == HTTPStatus.UNAUTHORIZED:
-            self._learn_time(headers)
-            status, headers, answer = await self._exchange(url, request, wait_s)
+            status, answer = await self._exchange(url, request, wait_s)
         if status == HTTPStatus.UNAUTHORIZED:
             raise NotAllowed(
                 f"the controller does not accept {self.node} as a member",
@@ -267,16 +270,15 @@ class ControlClient:
             )
         return read_answer(status, answer)
 
-    async def _exchange(
-        self, url: str, request: Signed, wait_s: float
-    ) -> tuple[int, Mapping[str, str], bytes]:
+    async def _exchange(self, url: str, request: Signed, wait_s: float) -> tuple[int, bytes]:
+        """Make one request; every answer tells the controller's time."""
         if self._session is None:
             raise RuntimeError("the client is not open")
         header = sign_request(
             request,
             client=self.node,
             key=self._membership.secret,
-            unix_ms=int(self._now() * 1000) + self._offset_ms,
+            unix_ms=self.now_ms(),
         )
         timeout = aiohttp.ClientTimeout(
             total=self._limits.connect_s + wait_s + self._limits.answer_s,
@@ -291,7 +293,8 @@ class ControlClient:
             timeout=timeout,
             allow_redirects=False,
         ) as response:
-            return response.status, response.headers, await read_bounded(response)
+            self._learn_time(response.headers)
+            return response.status, await read_bounded(response)
 
     def _learn_time(self, headers: Mapping[str, str]) -> None:
         text = headers.get(TIME_HEADER, "")

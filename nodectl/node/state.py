@@ -42,6 +42,7 @@ class Membership:
     secret: bytes = field(repr=False)  # 32 bytes, keys the MAC of requests to the controller
     content_keys: ContentKeys = field(repr=False)
     publishers: tuple[bytes, ...]  # raw Ed25519 public keys
+    listen: str = ""  # controller only: where `serve --controller` listens by default
 
     def to_json(self) -> dict[str, Any]:
         """Return the document for node.json; it holds secrets."""
@@ -56,6 +57,7 @@ class Membership:
             "secret": self.secret.hex(),
             "content_keys": self.content_keys.to_hex(),
             "publishers": [key.hex() for key in self.publishers],
+            "listen": self.listen,
         }
 
     @classmethod
@@ -77,6 +79,7 @@ class Membership:
             secret=bytes.fromhex(document["secret"]),
             content_keys=ContentKeys.from_hex(document["content_keys"]),
             publishers=tuple(bytes.fromhex(key) for key in document["publishers"]),
+            listen=str(document.get("listen", "")),
         )
 
 

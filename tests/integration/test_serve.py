@@ -1,0 +1,219 @@
+"""`nodectl` as a user starts it: real processes, free ports, every one of them ended."""
+
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from controlling import ROOT, ROOT_BLOCK
+
+from nodectl.cli.image_list import publish_release
+
+WAIT_S = 30
+
+
+class Commands:
+    """Runs nodectl commands; ends what still runs when the test is over."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._started: list[subprocess.Popen[str]] = []
+
+    def _argv(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "nodectl", *words]
+
+    def run(self, node: str, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command to its end with the state folder of one node."""
+        environment = {**os.environ, "NODECTL_STATE": str(self.folder / node)}
+        return subprocess.run(
+            self._argv(*words),
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+            check=False,
+        )
+
+    def ok(self, node: str, *words: str) -> str:
+        """Run a command that must succeed; return what it printed."""
+        done = self.run(node, *words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def fails(self, node: str, status: int, *words: str) -> str:
+        """Run a command that must fail with one status; return its story."""
+        done = self.run(node, *words)
+        assert done.returncode == status, (done.returncode, done.stderr)
+        assert done.stdout == ""
+        assert "Traceback" not in done.stderr
+        assert done.stderr.startswith("nodectl: ")
+        return done.stderr
+
+    def start(self, node: str, *words: str) -> "subprocess.Popen[str]":
+        """Start a command that goes on."""
+        process = subprocess.Popen(
+            self._argv(*words),
+            env={**os.environ, "NODECTL_STATE": str(self.folder / node)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._started.append(process)
+        return process
+
+    def serve(self, node: str, *words: str) -> "tuple[subprocess.Popen[str], dict[str, Any]]":
+        """Start `serve` and wait until it is ready."""
+        process = self.start(node, "serve", "--peer-listen", "127.0.0.1:0", "--json", *words)
+        return process, json.loads(_first_line(process))
+
+    def end(self) -> None:
+        """End every process, and read their pipes to the end."""
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate(timeout=WAIT_S)
+
+
+def _first_line(process: "subprocess.Popen[str]") -> str:
+    """Return the first line of a process's output, within the time limit."""
+    stream = process.stdout
+    assert stream is not None
+    lines: queue.Queue[str] = queue.Queue()
+    threading.Thread(target=lambda: lines.put(stream.readline()), daemon=True).start()
+    line = lines.get(timeout=WAIT_S)
+    assert line, process.communicate(timeout=WAIT_S)
+    return line
+
+
+def _stop(process: "subprocess.Popen[str]", number: int) -> str:
+    """Send a signal; the process must end well, and soon. Return its story."""
+    process.send_signal(number)
+    _, story = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 0, story
+    return story
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Iterator[Commands]:
+    made = Commands(tmp_path)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def realm(commands: Commands) -> Commands:
+    commands.ok("c", "init", "--realm", "lab", "--node", "c", "--listen", "127.0.0.1:0")
+    return commands
+
+
+def test_from_nothing_to_a_member_and_back(realm: Commands) -> None:
+    controller, ready = realm.serve("c", "--controller")
+    assert ready["ready"] is True
+    assert ready["control_url"].startswith("https://127.0.0.1:")
+    assert ready["peer_url"].startswith("http://127.0.0.1:")
+    token = realm.ok("c", "token", "create", "--ttl", "10m").strip()
+    assert "joined the realm lab as the node n1" in realm.ok(
+        "n1", "join", "--token", token, "--name", "n1"
+    )
+    node, ready = realm.serve("n1")
+    assert ready["node"] == "n1"
+    nodes = json.loads(realm.ok("c", "node", "list", "--json"))["nodes"]
+    assert [(n["name"], n["role"]) for n in nodes] == [("c", "operator"), ("n1", "node")]
+    assert json.loads(realm.ok("n1", "status", "--json"))["controller_answers"] is True
+    assert _stop(node, signal.SIGTERM) == ""
+    realm.ok("n1", "leave")
+    assert "n1" not in realm.ok("c", "node", "list")
+    assert _stop(controller, signal.SIGINT) == ""
+
+
+def test_each_wrong_input_has_its_sentence_and_status(realm: Commands) -> None:
+    realm.fails("c", 13, "init", "--realm", "lab")
+    realm.fails("x", 14, "init", "--realm", "not/a/name")
+    realm.fails("x", 14, "init", "--realm", "lab", "--listen", "nonsense:port")
+    realm.fails("x", 40, "serve")
+    realm.fails("x", 40, "node", "list")
+    realm.fails("x", 40, "token", "create")
+    realm.fails("x", 41, "join", "--token", "nonsense")
+    realm.fails("c", 14, "token", "create", "--ttl", "soon")
+    realm.fails("c", 14, "token", "create", "--role", "king")
+    realm.fails("c", 18, "leave")
+    assert "no controller answers" in realm.fails("c", 42, "node", "list")
+    token = realm.ok("c", "token", "create").strip()
+    assert "no controller answers" in realm.fails(
+        "x", 42, "join", "https://127.0.0.1:1", "--token", token, "--name", "n"
+    )
+    assert not (realm.folder / "x").exists()
+
+
+def test_a_port_in_use(realm: Commands) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for words in (("--listen", address), ("--listen", "127.0.0.1:0", "--peer-listen", address)):
+            story = realm.fails("c", 32, "serve", "--controller", *words)
+            assert f"port {taken.getsockname()[1]} is in use" in story
+            assert "next: " in story
+
+
+def test_a_member_that_is_no_controller(realm: Commands) -> None:
+    realm.serve("c", "--controller")
+    token = realm.ok("c", "token", "create", "--role", "operator").strip()
+    realm.ok("o", "join", "--token", token, "--name", "o")
+    assert "no realm in" in realm.fails("o", 40, "serve", "--controller", "--listen", "127.0.0.1:0")
+    assert "lab" in realm.ok("o", "status")
+    assert "o     operator" in realm.ok("o", "node", "list")
+    realm.fails("n", 41, "join", "--token", token, "--name", "n")
+
+
+def test_a_job_that_fails_says_so_and_which_node(realm: Commands) -> None:
+    realm.serve("c", "--controller")
+    state = realm.folder / "c"
+    publish_release(state, "golden", ROOT, ROOT_BLOCK, kind="tree", totals={"files": 1})
+    realm.fails("c", 45, "swarm", "push", "golden", "--nodes", "c,n9")
+    realm.fails("c", 28, "swarm", "push", "silver", "--nodes", "c")
+    realm.fails("c", 46, "job", "watch", "1")
+    pushed = realm.run("c", "swarm", "push", "golden", "--nodes", "c", "--json")
+    assert pushed.returncode == 31
+    result = json.loads(pushed.stdout)
+    assert (result["ok"], result["nodes"][0]["node"]) == (False, "c")
+    assert "1 of 1 nodes failed: c at step" in pushed.stderr
+    assert "job 1: fetch golden generation 1: failed" in realm.ok("c", "job", "show", "1")
+    assert realm.run("c", "job", "watch", "1").returncode == 31
+    assert json.loads(realm.ok("c", "job", "list", "--json"))["jobs"][0]["state"] == "failed"
+
+
+def test_ctrl_c_ends_the_watching_and_not_the_job(realm: Commands) -> None:
+    realm.serve("c", "--controller")
+    token = realm.ok("c", "token", "create").strip()
+    realm.ok("n1", "join", "--token", token, "--name", "n1")  # and it does not serve
+    publish_release(realm.folder / "c", "golden", ROOT, ROOT_BLOCK, kind="tree", totals={})
+    started = realm.ok("c", "swarm", "push", "golden", "--nodes", "n1", "--no-wait")
+    assert started == "job 1 started; watch it: nodectl job watch 1\n"
+    watch = realm.start("c", "-v", "job", "watch", "1")
+    _wait_for_connection(realm, watch)
+    watch.send_signal(signal.SIGINT)
+    _, story = watch.communicate(timeout=WAIT_S)
+    assert watch.returncode == 130
+    assert "job 1 goes on; watch it again: nodectl job watch 1" in story
+    assert json.loads(realm.ok("c", "job", "list", "--json"))["jobs"][0]["state"] == "running"
+
+
+def _wait_for_connection(realm: Commands, watch: "subprocess.Popen[str]") -> None:
+    """Wait until a process has a TCP connection: then its event loop runs."""
+    deadline = time.monotonic() + WAIT_S
+    sockets = Path(f"/proc/{watch.pid}/fd")
+    while time.monotonic() < deadline:
+        assert watch.poll() is None, watch.communicate()
+        names = [str(fd.readlink()) for fd in sockets.iterdir() if fd.is_symlink()]
+        if sum(name.startswith("socket:") for name in names) >= 3:  # asyncio's own pair, and ours
+            return
+        realm.ok("c", "status")  # takes a moment, and shows that the controller is well
+    pytest.fail("the watcher does not connect")

@@ -1,0 +1,143 @@
+import threading
+
+import pytest
+
+from nodectl.catalog.memory import MemoryCatalog
+from nodectl.controller.members import JoinRequest, Members
+from nodectl.errors import NameTaken, NodectlError, TokenRefused, UnknownNode
+from nodectl.trust.realm import Realm, create_realm
+from nodectl.trust.token import Role, Token
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.at = 1000.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+@pytest.fixture(scope="module")
+def realm() -> Realm:
+    return create_realm("lab", now=0)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def members(realm: Realm, clock: Clock) -> Members:
+    return Members(MemoryCatalog(), realm, clock)
+
+
+def _token(members: Members, *, uses: int = 1, ttl_s: int = 60) -> Token:
+    return members.issue_token(("https://c:1",), role=Role.NODE, ttl_s=ttl_s, uses=uses)
+
+
+def _request(token: Token, name: str, **changes: object) -> JoinRequest:
+    fields: dict[str, object] = {
+        "realm_id": token.realm_id,
+        "token_id": token.token_id,
+        "token_secret": token.secret,
+        "name": name,
+        "node_secret": name.encode().ljust(32, b"-"),
+        **changes,
+    }
+    return JoinRequest(**fields)  # type: ignore[arg-type]
+
+
+def test_a_token_lets_one_node_in_once(members: Members) -> None:
+    token = _token(members)
+    node = members.join(_request(token, "n1"))
+    assert (node.name, node.role) == ("n1", Role.NODE)
+    assert members.get("n1") == node
+    with pytest.raises(TokenRefused, match="used already"):
+        members.join(_request(token, "n2"))
+
+
+def test_a_join_sent_twice_is_one_join(members: Members) -> None:
+    token = _token(members)
+    assert members.join(_request(token, "n1")) == members.join(_request(token, "n1"))
+
+
+def test_refusals(members: Members, clock: Clock) -> None:
+    token = _token(members)
+    with pytest.raises(TokenRefused, match="another realm"):
+        members.join(_request(token, "n1", realm_id="00"))
+    with pytest.raises(TokenRefused, match="no token has its id"):
+        members.join(_request(token, "n1", token_id="00"))
+    with pytest.raises(TokenRefused, match="no token has its id"):
+        members.join(_request(token, "n1", token_id="../nodes/c"))
+    with pytest.raises(TokenRefused, match="wrong"):
+        members.join(_request(token, "n1", token_secret=bytes(32)))
+    clock.at += 60
+    with pytest.raises(TokenRefused, match="expired"):
+        members.join(_request(token, "n1"))
+
+
+def test_a_taken_name_does_not_spend_the_token(members: Members) -> None:
+    members.add_first("c", bytes(32))
+    token = _token(members)
+    with pytest.raises(NameTaken, match="named c"):
+        members.join(_request(token, "c"))
+    assert members.join(_request(token, "n1")).name == "n1"
+
+
+def test_a_name_lost_in_a_race_gives_the_use_back(
+    members: Members, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members.add_first("c", bytes(32))
+    token = _token(members)
+    with monkeypatch.context() as patch:
+        patch.setattr(members, "find", lambda _name: None)  # it comes between look and write
+        with pytest.raises(NameTaken):
+            members.join(_request(token, "c"))
+    assert members.join(_request(token, "n1")).name == "n1"
+
+
+def test_only_proof_replaces_a_node(members: Members) -> None:
+    members.join(_request(_token(members), "n1"))
+    token = _token(members)
+    fresh = _request(token, "n1", node_secret=b"new".ljust(32, b"-"))
+    with pytest.raises(NameTaken):
+        members.join(fresh)
+    proven = _request(token, "n1", node_secret=b"new".ljust(32, b"-"), replaces=True)
+    assert members.join(proven).secret == fresh.node_secret
+
+
+def test_of_twenty_with_a_token_for_three_three_get_in(members: Members) -> None:
+    token = _token(members, uses=3)
+    barrier = threading.Barrier(20)
+    outcomes: list[str] = []
+
+    def machine(name: str) -> None:
+        barrier.wait(10)
+        try:
+            outcomes.append(members.join(_request(token, name)).name)
+        except NodectlError as exc:
+            outcomes.append(type(exc).__name__)
+
+    threads = [threading.Thread(target=machine, args=(f"n{i}",)) for i in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert outcomes.count("TokenRefused") == 17
+    assert len(members.list()) == 3
+
+
+def test_a_removed_node_is_unknown(members: Members) -> None:
+    members.add_first("c", bytes(32))
+    members.remove("c")
+    assert members.find("c") is None
+    with pytest.raises(UnknownNode):
+        members.remove("c")
+
+
+def test_the_welcome_holds_no_secret_of_the_realm(members: Members, realm: Realm) -> None:
+    node = members.join(_request(_token(members), "n1"))
+    told = str(members.welcome(node))
+    assert realm.key.secret.hex() not in told
+    assert "PRIVATE" not in told

@@ -1,0 +1,51 @@
+import random
+
+from nodectl.controller.tracker import INTERVAL_S, PEERS_MAX, Announcement, Tracker
+from nodectl.ids import Root
+
+ROOT = Root(bytes(32))
+
+
+class Clock:
+    at = 0.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+def _says(node: str, *, complete: bool = False) -> Announcement:
+    return Announcement(node=node, url=f"http://{node}:1", have_bytes=0, complete=complete)
+
+
+def test_a_node_hears_of_the_others() -> None:
+    tracker = Tracker(Clock(), random.Random(1))
+    assert tracker.announce(ROOT, _says("a", complete=True)) == ()
+    assert [p.node for p in tracker.announce(ROOT, _says("b"))] == ["a"]
+    assert tracker.known(ROOT) == 2
+    assert tracker.peers(Root(b"\1" * 32)) == ()
+
+
+def test_who_is_silent_is_not_handed_out() -> None:
+    clock = Clock()
+    tracker = Tracker(clock, random.Random(1))
+    tracker.announce(ROOT, _says("a"))
+    clock.at += 3 * INTERVAL_S - 0.1
+    assert len(tracker.announce(ROOT, _says("b"))) == 1
+    clock.at += 0.2
+    assert tracker.announce(ROOT, _says("b")) == ()
+
+
+def test_who_was_removed_is_not_handed_out() -> None:
+    tracker = Tracker(Clock(), random.Random(1))
+    tracker.announce(ROOT, _says("a"))
+    tracker.forget("a")
+    assert tracker.peers(ROOT) == ()
+
+
+def test_of_many_a_random_part_is_handed_out() -> None:
+    tracker = Tracker(Clock(), random.Random(1))
+    for number in range(200):
+        tracker.announce(ROOT, _says(f"n{number}"))
+    one, two = tracker.peers(ROOT), tracker.peers(ROOT)
+    assert len({p.node for p in one}) == len({p.node for p in two}) == PEERS_MAX
+    assert set(one) != set(two)
