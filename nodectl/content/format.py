@@ -3,7 +3,7 @@
 Root block (little-endian):
 
     magic b"NCRT" | version u8 = 1 | kind u8 (1 tree) | profile u16 = 1 | realm tag 16
-    | entries u64 | plain bytes u64 | part count u32 | parts: chunk_id 32, frame_id 32,
+    | entries u64 | plain bytes u64 | sealed bytes u64 | part count u32 | parts: chunk_id 32, frame_id 32,
     plain_len u32, sealed_len u32 each
 
 Part, plain (little-endian, each column complete before the next):
@@ -43,7 +43,7 @@ ROOT_VERSION = 1
 PROFILE = 1
 HEAD_VERSION = 1
 
-_ROOT = struct.Struct("<4sBBH16sQQI")
+_ROOT = struct.Struct("<4sBBH16sQQQI")
 _ROOT_MAGIC = b"NCRT"
 _REF = struct.Struct("<32s32sII")
 _PART = struct.Struct("<4s6I")
@@ -64,6 +64,7 @@ def encode_root_block(block: RootBlock) -> bytes:
         block.realm_tag,
         block.entries,
         block.plain_bytes,
+        block.sealed_bytes,
         len(block.parts),
     )
     return head + b"".join(_REF.pack(*ref) for ref in block.parts)
@@ -77,7 +78,7 @@ def decode_root_block(data: bytes) -> RootBlock:
     """
     if len(data) < _ROOT.size:
         raise ContentInvalid("a root block is too short")
-    magic, version, kind, profile, tag, entries, plain, count = _ROOT.unpack_from(data)
+    magic, version, kind, profile, tag, entries, plain, sealed, count = _ROOT.unpack_from(data)
     if magic != _ROOT_MAGIC:
         raise ContentInvalid("this is no root block")
     if (version, profile, kind) != (ROOT_VERSION, PROFILE, KIND_TREE):
@@ -91,7 +92,7 @@ def decode_root_block(data: bytes) -> RootBlock:
         _checked_ref(FrameRef(ChunkId(chunk), FrameId(frame), plain_len, sealed_len))
         for chunk, frame, plain_len, sealed_len in _REF.iter_unpack(data[_ROOT.size :])
     )
-    return RootBlock(kind, tag, entries, plain, parts)
+    return RootBlock(kind, tag, entries, plain, sealed, parts)
 
 
 def _checked_ref(ref: FrameRef) -> FrameRef:

@@ -88,6 +88,7 @@ class RootBlock(NamedTuple):
     realm_tag: bytes  # tells images of another realm apart before anything is opened
     entries: int
     plain_bytes: int  # of all files, holes not counted
+    sealed_bytes: int  # of all their chunks; one used twice counts twice, so at most this travels
     parts: tuple[FrameRef, ...]
 
 

@@ -24,6 +24,8 @@ _ATTEMPTS = 4
 _BLOCK = 4096  # holes are whole blocks of this size
 # O_NONBLOCK: what was a file when it was listed may be a fifo by now, and opening one would wait.
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# XFS shows root each ACL a second time under its own names; they follow the ACL by themselves.
+_SHADOWS = frozenset({"trusted.SGI_ACL_FILE", "trusted.SGI_ACL_DEFAULT"})
 _SYNC_AFTER = 64 * MIB  # sealed bytes between two durable points of a worker
 
 
@@ -210,6 +212,7 @@ def read_xattrs(where: int | bytes) -> XAttrs:
         names = os.listxattr(where, follow_symlinks=follow)
     except OSError:  # a file system without them
         return ()
+    names = [name for name in names if name not in _SHADOWS]
     if not names:
         return ()
     get: Callable[[str], bytes] = lambda name: os.getxattr(where, name, follow_symlinks=follow)  # noqa: E731

@@ -78,6 +78,7 @@ class ManifestWriter:
         self._row_bytes = 0
         self._entries = 0
         self._plain_bytes = 0
+        self._sealed_bytes = 0
         self._parts: list[FrameRef] = []
 
     def add(self, entry: Entry) -> None:
@@ -87,6 +88,7 @@ class ManifestWriter:
             ContentInvalid: it may not stand here, or is impossible.
         """
         self._plain_bytes += sum(ref.plain_len for ref in entry.chunks)
+        self._sealed_bytes += sum(ref.sealed_len for ref in entry.chunks)
         self._entries += 1
         for record in split_records(entry):
             self._order.add(record)
@@ -109,6 +111,7 @@ class ManifestWriter:
             self._codec.realm_tag(),
             self._entries,
             self._plain_bytes,
+            self._sealed_bytes,
             (head_ref, *self._parts),
         )
         data = encode_root_block(block)

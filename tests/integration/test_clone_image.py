@@ -78,14 +78,7 @@ def clone(disk: LoopDisk, layout: Layout, image: StoredImage) -> CloneReport:
     return clone_onto_disk(wish, image, confirm=lambda _plan: True, observer=QUIET)
 
 
-ACL_TWICE = pytest.mark.xfail(
-    reason="XFS lists an ACL a second time as trusted.SGI_ACL_FILE; read_xattrs must leave it out"
-)
-
-
-@pytest.mark.parametrize(
-    "kind", [FsType.EXT4, pytest.param(FsType.XFS, marks=ACL_TWICE), FsType.BTRFS]
-)
+@pytest.mark.parametrize("kind", [FsType.EXT4, FsType.XFS, FsType.BTRFS])
 def test_everything_arrives_on_a_disk(
     kind: FsType, image: StoredImage, tree: Path, tmp_path: Path
 ) -> None:
