@@ -3,8 +3,8 @@
 Root block (little-endian):
 
     magic b"NCRT" | version u8 = 1 | kind u8 (1 tree) | profile u16 = 1 | realm tag 16
-    | entries u64 | plain bytes u64 | sealed bytes u64 | part count u32 | parts: chunk_id 32, frame_id 32,
-    plain_len u32, sealed_len u32 each
+    | entries u64 | plain bytes u64 | sealed bytes u64 | part count u32
+    | parts: chunk_id 32, frame_id 32, plain_len u32, sealed_len u32 each
 
 Part, plain (little-endian, each column complete before the next):
 
