@@ -115,6 +115,7 @@ class FolderImage:
     source: Path
     plain_bytes: int = 0
     realm_id: str = "realm"
+    kept_bytes: int = 0
     node_name: str = "node"
 
     def restore(self, target: Path, observer: Observer) -> FillResult:  # noqa: ARG002

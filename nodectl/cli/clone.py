@@ -79,7 +79,7 @@ def run_clone(
     from nodectl.node.clone import clone_onto_disk, plan_clone, report_json
 
     if dry_run:
-        made = plan_clone(wish, source.plain_bytes)
+        made = plan_clone(wish, source.plain_bytes + source.kept_bytes)
         print(json.dumps(plan_document(made)) if as_json else plan_text(made))
         return
 

@@ -34,7 +34,11 @@ def swarm_push(
     ] = None,
     restore: Annotated[
         Path | None,
-        typer.Option("--restore", metavar="DIR", help="Then make DIR on each node equal to it."),
+        typer.Option(
+            "--restore",
+            metavar="DIR",
+            help="Then make DIR on each node equal to it; {node} in it is the node's name.",
+        ),
     ] = None,
     keep_extra: Annotated[
         bool, typer.Option("--keep-extra", help="With --restore: remove nothing from DIR.")

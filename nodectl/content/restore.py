@@ -26,6 +26,7 @@ from nodectl.content.beneath import Beneath
 from nodectl.content.manifest import Entry, Kind
 from nodectl.content.metadata import Powers, differences, same_type, set_on_descriptor, set_on_name
 from nodectl.content.mounts import mount_points_below
+from nodectl.content.own_files import read_own_files
 from nodectl.content.reading import read_xattrs
 from nodectl.content.spans import FrameRow, SpanTable
 from nodectl.content.tree import TreeManifest
@@ -110,6 +111,7 @@ class Restore:
         self._target = target
         self._beneath = Beneath(target)
         self._protected = protected_paths(manifest.head)
+        self._own = read_own_files(self._beneath.root_fd)
         self._fresh = options.fresh or set(self._beneath.names(b"")) <= {_LOST_FOUND}
         self._row = FrameRow()
         # Where frames belong, in columns: frame number, part, row in it, chunk of the record.
@@ -154,6 +156,12 @@ class Restore:
     def _prepare(self, part: int, row: int, entry: Entry) -> None:
         for ref in entry.chunks:
             self._row.add(ref)
+        if entry.path in self._own.files:
+            self._writing = b""  # this node has its own
+        else:
+            self._prepare_entry(part, row, entry)
+
+    def _prepare_entry(self, part: int, row: int, entry: Entry) -> None:
         match entry.kind:
             case Kind.MORE if entry.path == self._writing:
                 self._want(part, row, entry)
@@ -293,6 +301,7 @@ class Restore:
 
     def _remove_extra(self) -> None:
         own = {temporary_path(entry.path) for entry in self._large}
+        own |= self._own.files | self._own.folders
         for directory, names in listings(self._manifest.entries()):
             for path in extra_entries(self._beneath, directory, names, self._protected):
                 if path not in own and self._remove(path):

@@ -23,6 +23,7 @@ from nodectl.content.manifest import (
     split_path,
 )
 from nodectl.content.metadata import Powers, differences, same_type
+from nodectl.content.own_files import read_own_files
 from nodectl.content.reading import read_xattrs
 from nodectl.content.tree import TreeManifest
 from nodectl.content.workers import WorkerPool
@@ -78,12 +79,15 @@ def verify_tree(
                 plain_bytes += result.plain_bytes
                 total = manifest.block.plain_bytes
                 observer.on(StepProgress(step=STEP, done=plain_bytes, total=total))
+        own = read_own_files(beneath.root_fd)
         protected = protected_paths(manifest.head)
         for directory, names in listings(manifest.entries()):
             found += (
                 Difference(path, NOT_IN_IMAGE)
                 for path in extra_entries(beneath, directory, names, protected)
+                if path not in own.files and path not in own.folders
             )
+        found = [one for one in found if one.path not in own.files]
     return VerifyReport(
         entries=manifest.block.entries,
         plain_bytes=plain_bytes,

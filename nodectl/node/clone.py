@@ -43,6 +43,10 @@ class ImageSource(Protocol):
         """Bytes of file content; what the disk must have room for at least."""
 
     @property
+    def kept_bytes(self) -> int:
+        """Bytes that stay on the disk beside the content: the frames that a swarm brings."""
+
+    @property
     def realm_id(self) -> str:
         """The realm that the clone belongs to; the machine-id is derived from it."""
 
@@ -146,7 +150,7 @@ def clone_onto_disk(
     if os.geteuid() == 0:
         for folder in release_abandoned():
             watch.on(Note(text=f"released {folder}, left by a clone that was killed"))
-    plan = plan_clone(wish, image.plain_bytes)
+    plan = plan_clone(wish, image.plain_bytes + image.kept_bytes)
     if not confirm(plan):
         raise NotConfirmed(
             f"{plan.disk.path} was left as it is: the plan was not confirmed",

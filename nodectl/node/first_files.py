@@ -8,10 +8,11 @@ node itself comes with `identity/`.
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from blake3 import blake3
 
+from nodectl.content.own_files import OWN_FILES, encode_own_files
 from nodectl.disk.fstab import merge_fstab
 from nodectl.disk.plan import PlannedPartition
 from nodectl.errors import ReadBackFailed
@@ -57,7 +58,7 @@ def write_first_files(
     machine_id = derive_machine_id(realm_id, node_name)
     root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        made = _make_etc(root_fd)
+        made = _make_folders(root_fd)
         files = {
             FSTAB: (merge_fstab(_text(root_fd, FSTAB), partitions).encode(), 0o644),
             HOSTNAME: (f"{node_name}\n".encode(), 0o644),
@@ -66,6 +67,8 @@ def write_first_files(
         hosts = _text(root_fd, HOSTS)
         if hosts != name_own_address(hosts, node_name):
             files[HOSTS] = (name_own_address(hosts, node_name).encode(), 0o644)
+        # Last, so that a restore in place never takes the image's file for the node's.
+        files[OWN_FILES] = (encode_own_files(frozenset(files)), 0o644)
         for path, (data, mode) in files.items():
             write_beneath(root_fd, path, data, mode=mode)
     finally:
@@ -74,16 +77,24 @@ def write_first_files(
     return FirstFiles(machine_id=machine_id, written=written, made=made)
 
 
-def _make_etc(root_fd: int) -> frozenset[str]:
-    """Make /etc where the image has none, so that a plain tree can be cloned too."""
+def _make_folders(root_fd: int) -> frozenset[str]:
+    """Make /etc, where the image has none, so that a plain tree can be cloned too; and our own."""
+    paths = ("etc", str(PurePosixPath(OWN_FILES).parent))
+    return frozenset(path for path in paths if _make_folder(root_fd, path))
+
+
+def _make_folder(root_fd: int, path: str) -> bool:
+    """Make a folder unless it is there; the one that it is made in keeps its times."""
     try:
-        with folder_beneath(root_fd, "etc"):
-            return frozenset()
+        with folder_beneath(root_fd, path):
+            return False
     except FileNotFoundError:
-        before = os.fstat(root_fd)
-        with folder_beneath(root_fd, "etc", make=True):
-            os.utime(root_fd, ns=(before.st_atime_ns, before.st_mtime_ns))
-        return frozenset({"etc"})
+        pass
+    with folder_beneath(root_fd, str(PurePosixPath(path).parent)) as parent:
+        before = os.fstat(parent)
+        with folder_beneath(root_fd, path, make=True):
+            os.utime(parent, ns=(before.st_atime_ns, before.st_mtime_ns))
+    return True
 
 
 def check_first_files(root: Path, files: FirstFiles) -> None:

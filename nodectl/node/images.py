@@ -57,6 +57,11 @@ class StoredImage:
         return self._manifest.block.plain_bytes
 
     @property
+    def kept_bytes(self) -> int:
+        """Sealed bytes that a restore keeps on the target; none where all frames are here."""
+        return 0 if self.is_here() else self._manifest.block.sealed_bytes
+
+    @property
     def realm_id(self) -> str:
         """The realm that the image is of."""
         return self._membership.realm_id

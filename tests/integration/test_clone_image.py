@@ -34,6 +34,7 @@ class StoredImage:
     manifest: TreeManifest
     folder: Path
     realm_id: str = "realm"
+    kept_bytes: int = 0
     node_name: str = "node"
 
     @property
