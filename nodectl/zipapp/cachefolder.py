@@ -35,15 +35,14 @@ def places(environ: Mapping[str, str], uid: int) -> list[str]:
     return [path for path in found if path.startswith("/")]
 
 
-def _check_safe(path: str, uid: int) -> None:
+def _check_safe(path: str, status: os.stat_result, uid: int) -> None:
     """Refuse a folder in which others can rename what is ours.
 
     Raises:
-        OSError: it is not there, or somebody else's, or others may write to it.
+        OSError: it is a link or no folder, or somebody else's, or others may write to it.
     """
-    status = os.stat(path)
     shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX
-    if status.st_uid not in {0, uid} or shared:
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid not in {0, uid} or shared:
         raise PermissionError(f"others may change what is in {path}")
 
 
@@ -157,9 +156,9 @@ def _open_in(base: str, build_id: str, uid: int) -> CacheFolder:
     parent = os.path.dirname(base)
     if not os.path.isdir(parent):
         os.makedirs(parent, mode=_MODE_PRIVATE, exist_ok=True)
-    _check_safe(parent, uid)
+    _check_safe(parent, os.stat(parent), uid)
     _make(base)
-    _check_safe(base, uid)
+    _check_safe(base, os.lstat(base), uid)
     path = f"{base}/{build_id}"
     is_new = not os.path.isdir(path)
     folder = CacheFolder(path, _open_private(path, uid))
