@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 
 _MODE_PRIVATE = 0o700
+_HEX = "0123456789abcdef"
 _STALE_S = 14 * 86400  # folders of other builds, not written to for so long, are removed
 
 
@@ -69,14 +70,16 @@ def _open_private(path: str, uid: int) -> int:
 
 
 def _remove_stale(base: str, keep: str) -> None:
-    """Remove the folders of builds that nobody started for two weeks."""
+    """Remove the folders of builds that nobody wrote to for two weeks, and nothing else."""
     limit = time.time() - _STALE_S
     for entry in os.scandir(base):
-        if entry.name == keep or entry.stat(follow_symlinks=False).st_mtime > limit:
+        is_build = len(entry.name) == len(keep) and not entry.name.strip(_HEX)
+        if not is_build or entry.name == keep:
             continue
-        import shutil  # noqa: PLC0415 - rarely needed, and slow to import
+        if entry.stat(follow_symlinks=False).st_mtime < limit:
+            import shutil  # noqa: PLC0415 - rarely needed, and slow to import
 
-        shutil.rmtree(entry.path, ignore_errors=True)
+            shutil.rmtree(entry.path, ignore_errors=True)
 
 
 class CacheFolder:

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,25 +30,33 @@ def build(output: Path, *arguments: str, **environment: str) -> "subprocess.Comp
 
 
 @pytest.fixture(scope="session")
-def pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the built file, in a folder that everybody may read."""
-    if given := os.environ.get("NODECTL_TEST_PYZ"):
-        return Path(given).resolve()
-    folder = readable(tmp_path_factory.mktemp("pyz"))
-    done = build(folder / "nodectl.pyz")
-    assert done.returncode == 0, done.stderr
-    return folder / "nodectl.pyz"
+def shared_folder() -> Iterator[Path]:
+    """Return a folder that everybody may read: pytest's own ones are for one user."""
+    with tempfile.TemporaryDirectory(prefix="nodectl-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
-def readable(folder: Path) -> Path:
-    """Let plain users into a folder of pytest's."""
-    for path in (folder, folder.parent, folder.parent.parent):
-        path.chmod(0o755)
-    return folder
+@pytest.fixture(scope="session", autouse=True)
+def _caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the tests' caches out of the machine's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        yield
 
 
 @pytest.fixture(scope="session")
-def probe(pyz: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pyz(shared_folder: Path) -> Path:
+    """Return the built file: NODECTL_TEST_PYZ where it is given, else a new one."""
+    if given := os.environ.get("NODECTL_TEST_PYZ"):
+        return Path(given).resolve()
+    done = build(shared_folder / "nodectl.pyz")
+    assert done.returncode == 0, done.stderr
+    return shared_folder / "nodectl.pyz"
+
+
+@pytest.fixture(scope="session")
+def probe(pyz: Path, shared_folder: Path) -> Path:
     """Return a file with the same inside but for the command line: it runs its first argument."""
     with zipfile.ZipFile(pyz) as archive:
         members = {
@@ -57,7 +67,7 @@ def probe(pyz: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     level, pack.DEFLATE_LEVEL = pack.DEFLATE_LEVEL, 1
     data, _ = pack.assemble(members, "0")
     pack.DEFLATE_LEVEL = level
-    path = readable(tmp_path_factory.mktemp("probe")) / "probe.pyz"
+    path = shared_folder / "probe.pyz"
     path.write_bytes(data)
     path.chmod(0o755)
     return path
