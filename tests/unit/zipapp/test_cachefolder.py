@@ -40,7 +40,7 @@ def test_the_places_of_a_plain_user() -> None:
 
 
 def test_the_places_of_root() -> None:
-    assert places({"XDG_CACHE_HOME": "/c", "HOME": "/root"}, 0) == [
+    assert places({"XDG_CACHE_HOME": "/c", "HOME": "/h"}, 0) == [
         "/run/nodectl",
         "/c/nodectl",
         "/var/cache/nodectl",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from build_zipapp import PYTHONS, Wheel, all_targets, is_packed, native_member, read_lock
+from nodectl.zipapp.wheels import PYTHONS, Wheel, all_targets, is_packed, native_member, read_lock
 
 ROOT = Path(__file__).parents[3]
 
