@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 
 _MODE_PRIVATE = 0o700
+_HEX = "0123456789abcdef"
 _STALE_S = 14 * 86400  # folders of other builds, not written to for so long, are removed
 
 
@@ -35,15 +36,14 @@ def places(environ: Mapping[str, str], uid: int) -> list[str]:
     return [path for path in found if path.startswith("/")]
 
 
-def _check_safe(path: str, uid: int) -> None:
+def _check_safe(path: str, status: os.stat_result, uid: int) -> None:
     """Refuse a folder in which others can rename what is ours.
 
     Raises:
-        OSError: it is not there, or somebody else's, or others may write to it.
+        OSError: it is a link or no folder, or somebody else's, or others may write to it.
     """
-    status = os.stat(path)
     shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX
-    if status.st_uid not in {0, uid} or shared:
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid not in {0, uid} or shared:
         raise PermissionError(f"others may change what is in {path}")
 
 
@@ -70,14 +70,16 @@ def _open_private(path: str, uid: int) -> int:
 
 
 def _remove_stale(base: str, keep: str) -> None:
-    """Remove the folders of builds that nobody started for two weeks."""
+    """Remove the folders of builds that nobody wrote to for two weeks, and nothing else."""
     limit = time.time() - _STALE_S
     for entry in os.scandir(base):
-        if entry.name == keep or entry.stat(follow_symlinks=False).st_mtime > limit:
+        is_build = len(entry.name) == len(keep) and not entry.name.strip(_HEX)
+        if not is_build or entry.name == keep:
             continue
-        import shutil  # noqa: PLC0415 - rarely needed, and slow to import
+        if entry.stat(follow_symlinks=False).st_mtime < limit:
+            import shutil  # noqa: PLC0415 - rarely needed, and slow to import
 
-        shutil.rmtree(entry.path, ignore_errors=True)
+            shutil.rmtree(entry.path, ignore_errors=True)
 
 
 class CacheFolder:
@@ -157,9 +159,9 @@ def _open_in(base: str, build_id: str, uid: int) -> CacheFolder:
     parent = os.path.dirname(base)
     if not os.path.isdir(parent):
         os.makedirs(parent, mode=_MODE_PRIVATE, exist_ok=True)
-    _check_safe(parent, uid)
+    _check_safe(parent, os.stat(parent), uid)
     _make(base)
-    _check_safe(base, uid)
+    _check_safe(base, os.lstat(base), uid)
     path = f"{base}/{build_id}"
     is_new = not os.path.isdir(path)
     folder = CacheFolder(path, _open_private(path, uid))

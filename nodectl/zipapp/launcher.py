@@ -131,11 +131,13 @@ def prepare():
     main_module.__spec__ = None
     main_module.__file__ = archive
     sys.path.insert(0, os.path.join(archive, "lib"))
+    import zlib  # there, or this file could not have been read
+
     try:
         from nodectl.zipapp.loader import install
 
         install(archive, loader.get_data("INDEX"))
-    except (ImportError, SyntaxError, ValueError):
+    except (ImportError, SyntaxError, ValueError, zlib.error):
         fail(archive + " is damaged", "copy it to this machine again", STATUS_DAMAGED)
 
 

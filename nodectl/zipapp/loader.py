@@ -7,8 +7,8 @@ Plain modules. The zip holds sources only: code objects differ from Python to Py
 must come out the same on a machine that has one Python and on one that has all four. So the code
 of each module is compiled when it is first imported and kept in the private cache folder (one file
 for each module: `crc32 (4 bytes, little-endian) | marshal`). Without any folder to write to,
-modules are compiled at every start. Measured with Python 3.11, `nodectl version`: 0.3 s that way,
-0.08 s from the cache.
+modules are compiled at every start. Measured with Python 3.11: `nodectl version` 0.14 s compiling
+all, 0.08 s from the cache; with aiohttp and cryptography 0.5 s and 0.3 s.
 
 Native modules. The dynamic loader cannot read a zip. Where it can be, a module is put into a
 `memfd` and loaded as /proc/self/fd/N: nothing on disk, so no noexec mount, read-only root or
@@ -271,6 +271,6 @@ def install(path: str, index: bytes) -> None:
     sys.path[:] = [
         entry
         for entry in sys.path
-        if entry in {library, f"{library}/lib-dynload"} or entry.endswith(packed_library)
+        if entry == library or entry.endswith(("/lib-dynload", packed_library))
     ]
     sys.meta_path.insert(0, finder)

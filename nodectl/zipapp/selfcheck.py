@@ -12,7 +12,7 @@ from nodectl.errors import SelfInvalid
 from nodectl.zipapp.archive import Archive
 from nodectl.zipapp.pack import ContentHash
 
-_HEAD = re.compile(rb"#![^\n]*\n# sha256 of what follows: ([0-9a-f]{64})\n")
+_HEAD = re.compile(rb"#!/usr/bin/env python3\n# sha256 of what follows: ([0-9a-f]{64})\n")
 _HEAD_MAX = 256
 _BLOCK = 1 << 20
 _HINT = "copy nodectl.pyz to this machine again"
