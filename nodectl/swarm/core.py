@@ -404,8 +404,11 @@ class Core:
             asked_of = self._asked[span].peers
             able = [
                 neighbour
-                for neighbour in self._ready()
-                if neighbour.have >> span & 1 and neighbour.info.name not in asked_of
+                for neighbour in self._neighbours.values()
+                if neighbour.have >> span & 1
+                and neighbour.not_before <= self._now
+                and len(neighbour.in_flight) < self._limits.peer_requests_max
+                and neighbour.info.name not in asked_of
             ]
             if able:
                 self._request(picker.choose_neighbour(able, self._rng), span, urgent=True)
