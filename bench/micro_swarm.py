@@ -95,17 +95,19 @@ async def node(pipe: Connection, name: str, task: SwarmTask, store, *, seeder: b
         pipe.send(None)
     await loop.run_in_executor(None, pipe.recv)
     after = usage()
-    pipe.send({
-        "node": name,
-        "seconds": seconds,
-        "cpu_s": after["cpu_s"] - before["cpu_s"],
-        "max_rss_bytes": after["max_rss_bytes"],
-        "sent_bytes": server.statistics().bytes_sent,
-        "busy": server.statistics().busy,
-        "refused": server.statistics().refused,
-        "from": report.bytes_from if report else {},
-        "failures": report.failures if report else {},
-    })
+    pipe.send(
+        {
+            "node": name,
+            "seconds": seconds,
+            "cpu_s": after["cpu_s"] - before["cpu_s"],
+            "max_rss_bytes": after["max_rss_bytes"],
+            "sent_bytes": server.statistics().bytes_sent,
+            "busy": server.statistics().busy,
+            "refused": server.statistics().refused,
+            "from": report.bytes_from if report else {},
+            "failures": report.failures if report else {},
+        }
+    )
     await runner.cleanup()
 
 
@@ -129,9 +131,7 @@ def main() -> None:
     for i in range(args.peers + 1):
         here, there = fork.Pipe()
         name = f"n{i}" if i else "seeder"
-        process = fork.Process(
-            target=run_node, args=(there, name, made), kwargs={"seeder": not i}
-        )
+        process = fork.Process(target=run_node, args=(there, name, made), kwargs={"seeder": not i})
         process.start()
         pipes.append(here)
         processes.append(process)

@@ -23,8 +23,13 @@ from nodectl.swarm.share import Share, SwarmTask
 ROOT = Root(bytes([7]) * 32)
 KEY = bytes(range(32))
 QUICK = Limits(
-    store_gap_s=0.01, have_gap_s=0.02, hedge_min_s=0.5, dead_first_s=0.1, ask_first_s=0.1,
-    progress_s=2.0, stall_s=20.0,
+    store_gap_s=0.01,
+    have_gap_s=0.02,
+    hedge_min_s=0.5,
+    dead_first_s=0.1,
+    ask_first_s=0.1,
+    progress_s=2.0,
+    stall_s=20.0,
 )
 
 

@@ -22,6 +22,7 @@ class Limits:
     # slow one carries in `window_s`, since a span can be passed on only when it is complete.
     window_s: float = 0.1  # seconds of the observed rate
     window_min_spans: int = 8  # spans, at least: over several neighbours, whatever the rate
+    window_gain: float = 0.5  # spans more for each span that a node is behind its neighbours
     window_max_bytes: int = 24 * MIB
     peer_requests_min: int = 2  # so that the next answer is ready when one ends
     peer_requests_max: int = 8  # connections to one peer, at most

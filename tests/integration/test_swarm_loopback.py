@@ -190,8 +190,12 @@ def test_without_the_right_mac_there_is_401_and_no_byte_of_content():
             seeder = await made.add("seeder", FRAMES)
             now = time.time_ns() // 1_000_000
             for target in (span_target(BASE, 3, frames="", urgent=False), BASE + "/have"):
-                wrong_key = sign_request(Signed("GET", target), client="n1", key=bytes(32), unix_ms=now)
-                other_path = sign_request(Signed("GET", target + "x"), client="n1", key=KEY, unix_ms=now)
+                wrong_key = sign_request(
+                    Signed("GET", target), client="n1", key=bytes(32), unix_ms=now
+                )
+                other_path = sign_request(
+                    Signed("GET", target + "x"), client="n1", key=KEY, unix_ms=now
+                )
                 old = sign_request(Signed("GET", target), client="n1", key=KEY, unix_ms=now - 10**6)
                 for header in (None, "NCTL1 nonsense", wrong_key, other_path, old):
                     status, body, there = await ask(seeder, target, header)
@@ -254,8 +258,12 @@ def test_a_clock_of_1970_heals_with_one_retry():
 def test_a_slow_peer_does_not_hold_the_rest():
     async def scene() -> None:
         async with lab(TASK) as made:
-            await made.add("seeder", FRAMES, limits=dataclasses.replace(QUICK, upload_rate=SIZE * 2))
-            slow = await made.add("slow", FRAMES, limits=dataclasses.replace(QUICK, upload_rate=SIZE // 50))
+            await made.add(
+                "seeder", FRAMES, limits=dataclasses.replace(QUICK, upload_rate=SIZE * 2)
+            )
+            slow = await made.add(
+                "slow", FRAMES, limits=dataclasses.replace(QUICK, upload_rate=SIZE // 50)
+            )
             peers = await crowd(made, 3)
             began = time.monotonic()
             reports = await fetch_all(peers)

@@ -79,7 +79,9 @@ def test_a_window_of_spans_none_of_them_twice():
     asked = [request.span for request in one.requests()]
     one = Driver(20)
     one.step(PeersSeen((info("a"), info("b"))))
-    asked = [r.span for name in "ab" for r in (one.step(PeerHave(name, full(20))), one.requests())[1]]
+    asked = [
+        r.span for name in "ab" for r in (one.step(PeerHave(name, full(20))), one.requests())[1]
+    ]
     assert len(asked) == len(set(asked)) == 2 * LIMITS.peer_requests_min
 
 
