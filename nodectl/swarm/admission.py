@@ -24,7 +24,7 @@ class Verdict(StrEnum):
 @dataclass(slots=True)
 class _Holder:
     client: str
-    done: bool  # the whole span was sent
+    done: bool  # the whole span was sent; else it is on its way, or waits for a slot
 
 
 class Admission:
@@ -71,9 +71,12 @@ class Admission:
         if self._origin and not urgent and self._elsewhere(client, span, now):
             return Verdict.REFUSED
         if self._active < self._limits.upload_slots and not self._queue:
-            self._start(client, span)
+            self._claim(client, span)
+            self._active += 1
             return Verdict.SERVE
         if len(self._queue) < self._limits.upload_queue:
+            # It counts as held from now on, or all of the queue would wait for the same span.
+            self._claim(client, span)
             self._queue.append((client, span))
             return Verdict.WAIT
         return Verdict.BUSY
@@ -91,27 +94,31 @@ class Admission:
             and now - self._seen.get(holder.client, -self._limits.holder_s) < self._limits.holder_s
         )
 
-    def _start(self, client: str, span: int) -> None:
-        self._active += 1
+    def _claim(self, client: str, span: int) -> None:
         if self._origin and span not in self._holders:
             self._holders[span] = _Holder(client, done=False)
+
+    def _unclaim(self, client: str, span: int) -> None:
+        """Let the next one who asks have a span that this client did not get."""
+        holder = self._holders.get(span)
+        if holder is not None and holder.client == client and not holder.done:
+            del self._holders[span]
 
     def release(self, client: str, span: int, *, sent: bool) -> tuple[str, int] | None:
         """End one sending; return the (client, span) that now has the slot, if one waits."""
         self._active -= 1
         holder = self._holders.get(span)
-        if holder is not None and holder.client == client and not holder.done:
-            if sent:
-                holder.done = True
-            else:
-                del self._holders[span]  # nobody has it: the next one who asks gets it
+        if sent and holder is not None and holder.client == client:
+            holder.done = True
+        else:
+            self._unclaim(client, span)
         if not self._queue:
             return None
-        following = self._queue.popleft()
-        self._start(*following)
-        return following
+        self._active += 1
+        return self._queue.popleft()
 
     def give_up(self, client: str, span: int) -> None:
         """Forget a request that waits."""
         if (client, span) in self._queue:
             self._queue.remove((client, span))
+            self._unclaim(client, span)

@@ -44,7 +44,7 @@ from nodectl.swarm.model import (
 )
 from nodectl.swarm.rate import RateLimiter
 from nodectl.swarm.share import Share
-from nodectl.swarm.transfer import SpanReply, Transfer, check_frames, open_session
+from nodectl.swarm.transfer import NOTHING, SpanReply, Transfer, check_frames, open_session
 from nodectl.units import format_duration
 
 _log = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ class _Fetcher:
         self._threads = threads
         self._clock = options.clock
         rate = RateLimiter(limits.download_rate, self._clock)
-        self._transfer = Transfer(share.task, options.me, session, limits, options.now_ms, rate)
+        self._transfer = Transfer(share, options.me, session, limits, options.now_ms, rate)
         self._core = Core(
             me=options.me, sizes=share.sizes, have=share.have, limits=limits, rng=options.rng
         )
@@ -292,10 +292,11 @@ class _Fetcher:
             async with asyncio.timeout(self._limits.span_s):
                 reply = await self._transfer.span(peer, span, wanted, urgent=urgent)
         except TimeoutError:
-            reply = SpanReply(bytearray(), Failure.TIMEOUT)
+            reply = SpanReply(NOTHING, Failure.TIMEOUT)
         bad = False
         if reply.body:
             bad = await self._check(peer, span, wanted, reply.body)
+            self._transfer.buffers.give(reply.body)
         failure = Failure.BAD if bad else reply.failure
         self._requests.pop((peer.name, span), None)
         if failure is None:
@@ -305,7 +306,7 @@ class _Fetcher:
         self._tell(SpanFailed(peer.name, span, failure, reply.retry_after, reply.alternatives))
 
     async def _check(
-        self, peer: PeerInfo, span: int, wanted: Sequence[int], body: bytearray
+        self, peer: PeerInfo, span: int, wanted: Sequence[int], body: memoryview
     ) -> bool:
         """Check frames in a thread and queue the good ones; say whether there was a bad one."""
         refs = self._share.task.spans[span]

@@ -347,6 +347,19 @@ class Core:
         limits = self._limits
         return min(self._rate * limits.window_s, limits.window_max_bytes)
 
+    def _least_spans(self) -> int:
+        """Return how many spans are asked for at one time, whatever the rate.
+
+        A node that is behind the others asks for more, one that is ahead for fewer, so that all
+        end together: links are shared by requests, and the last node makes the makespan.
+        """
+        base = self._limits.window_min_spans
+        fetching = [n.have.bit_count() for n in self._neighbours.values() if not n.origin]
+        if not fetching:
+            return base
+        behind = sum(fetching) / len(fetching) - (len(self._sizes) - self._missing.bit_count())
+        return round(min(2 * base, max(base / 2, base + self._limits.window_gain * behind)))
+
     def _ready(self) -> list[Neighbour]:
         """Return the neighbours that may be asked now."""
         givers = sum(1 for neighbour in self._neighbours.values() if neighbour.have)
@@ -366,8 +379,9 @@ class Core:
     def _fill(self) -> None:
         """Ask for spans until the window is full or there is nothing to ask for."""
         window = self._window()
+        least = self._least_spans()
         while wanted := self._missing & ~self._asked_bits:
-            enough = len(self._asked) >= self._limits.window_min_spans
+            enough = len(self._asked) >= least
             if enough and self._bytes_in_flight >= window:
                 return
             ready = self._ready()
@@ -404,8 +418,11 @@ class Core:
             asked_of = self._asked[span].peers
             able = [
                 neighbour
-                for neighbour in self._ready()
-                if neighbour.have >> span & 1 and neighbour.info.name not in asked_of
+                for neighbour in self._neighbours.values()
+                if neighbour.have >> span & 1
+                and neighbour.not_before <= self._now
+                and len(neighbour.in_flight) < self._limits.peer_requests_max
+                and neighbour.info.name not in asked_of
             ]
             if able:
                 self._request(picker.choose_neighbour(able, self._rng), span, urgent=True)

@@ -95,7 +95,7 @@ class SwarmServer:
         """Add the routes of the data plane to `app`, and the end of this server to its end."""
         base = wire.PREFIX + "/{root}/{phase}"
         app.router.add_get(base + "/have", self._on_have)
-        app.router.add_get(base + "/spans/{span}", self._on_span)
+        app.router.add_get(base + r"/spans/{span:\d{1,9}}", self._on_span)
 
         async def stop(_: web.Application) -> None:  # noqa: RUF029 - aiohttp wants a coroutine
             for served in self._served.values():
@@ -215,7 +215,7 @@ class SwarmServer:
         share = served.share
         try:
             number = int(request.match_info["span"])
-            refs = share.task.spans[number] if number >= 0 else ()
+            refs = share.task.spans[number]
             frames = request.query.get("frames")
             if frames is not None:
                 refs = [refs[i] for i in from_ranges(frames, len(refs))]

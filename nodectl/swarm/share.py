@@ -19,6 +19,8 @@ from nodectl.swarm.model import PeerInfo, Phase
 
 Span = Sequence[FrameRef]
 
+_GROUP = 64  # spans asked of the store at one time
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SwarmTask:
@@ -60,16 +62,21 @@ class Share:
 
     @classmethod
     def open(cls, task: SwarmTask, store: Store, *, limits: Limits | None = None) -> "Share":
-        """Ask the store what is here of each span (one query for all); may run in a thread."""
-        missing = set(store.missing(ref.frame_id for span in task.spans for ref in span))
+        """Ask the store what is here of each span; may run in a thread.
+
+        The spans are asked for in groups, so that memory does not grow with the image.
+        """
         have = 0
         partial: dict[int, list[int]] = {}
-        for number, span in enumerate(task.spans):
-            absent = [i for i, ref in enumerate(span) if ref.frame_id in missing]
-            if not absent:
-                have |= 1 << number
-            elif len(absent) < len(span):
-                partial[number] = absent
+        for first in range(0, len(task.spans), _GROUP):
+            group = [task.spans[n] for n in range(first, min(first + _GROUP, len(task.spans)))]
+            missing = set(store.missing(ref.frame_id for span in group for ref in span))
+            for number, span in enumerate(group, first):
+                absent = [i for i, ref in enumerate(span) if ref.frame_id in missing]
+                if not absent:
+                    have |= 1 << number
+                elif len(absent) < len(span):
+                    partial[number] = absent
         return cls(task, store, have=have, partial=partial, limits=limits or Limits())
 
     # --- spans --------------------------------------------------------------------------------

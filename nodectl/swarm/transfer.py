@@ -17,7 +17,7 @@ from nodectl.swarm.bitfield import to_ranges
 from nodectl.swarm.limits import Limits
 from nodectl.swarm.model import Failure, PeerInfo
 from nodectl.swarm.rate import RateLimiter
-from nodectl.swarm.share import SwarmTask
+from nodectl.swarm.share import Share
 from nodectl.trust.mac import TIME_HEADER, Signed, sign_request
 
 _log = logging.getLogger(__name__)
@@ -30,10 +30,33 @@ _CLOCK_DIGITS = 15
 class SpanReply:
     """What came of a request for a span."""
 
-    body: bytearray  # the frames behind each other; short where the connection broke
+    body: memoryview  # the frames behind each other; short where the connection broke
     failure: Failure | None = None
     retry_after: float = 0.0  # seconds
     alternatives: tuple[PeerInfo, ...] = ()
+
+
+NOTHING = memoryview(b"")
+
+
+class Buffers:
+    """Buffers for spans, used again: fresh memory costs more (page faults) than the copy."""
+
+    def __init__(self, size: int, count: int) -> None:
+        """Begin with none; keep at most `count`, each of `size` bytes."""
+        self._size = size
+        self._count = count
+        self._free: list[memoryview] = []
+
+    def take(self) -> memoryview:
+        """Return a buffer that nobody else uses."""
+        return self._free.pop() if self._free else memoryview(bytearray(self._size))
+
+    def give(self, buffer: memoryview) -> None:
+        """Give back what `take` returned, or the front of it, when nobody reads it any more."""
+        owner = buffer.obj
+        if isinstance(owner, bytearray) and len(self._free) < self._count:
+            self._free.append(memoryview(owner))
 
 
 def open_session(limits: Limits) -> aiohttp.ClientSession:
@@ -55,7 +78,7 @@ class Transfer:
 
     def __init__(
         self,
-        task: SwarmTask,
+        share: Share,
         me: PeerInfo,
         session: aiohttp.ClientSession,
         limits: Limits,
@@ -63,12 +86,14 @@ class Transfer:
         rate: RateLimiter,
     ) -> None:
         """Prepare; `now_ms` is the time as the controller counts it, `rate` limits what comes."""
-        self._task = task
+        self._task = task = share.task
         self._me = me
         self._session = session
         self._limits = limits
         self._now_ms = now_ms
         self._rate = rate
+        largest = max(share.sizes, default=0)
+        self.buffers = Buffers(largest, limits.window_max_bytes // max(largest, 1))
         self._base = wire.swarm_path(task.root, task.phase)
         self._skew_ms: dict[str, int] = {}  # peer: its clock minus ours
 
@@ -127,34 +152,43 @@ class Transfer:
         frames = "" if len(wanted) == len(refs) else to_ranges(wanted)
         size = sum(refs[i].sealed_len for i in wanted)
         target = wire.span_target(self._base, span, frames=frames, urgent=urgent)
-        body = bytearray()
         try:
             async with await self._get(peer, target) as response:
                 if response.status == 200:  # noqa: PLR2004
-                    return await self._read_span(response, body, size)
+                    return await self._read_span(response, size)
                 return await self._read_refusal(response)
         except TimeoutError:
-            return SpanReply(body, Failure.TIMEOUT)
+            return SpanReply(NOTHING, Failure.TIMEOUT)
         except _ERRORS as exc:
             _log.debug("%s did not send span %d: %r", peer.name, span, exc)
-            return SpanReply(body, Failure.GONE)
+            return SpanReply(NOTHING, Failure.GONE)
 
-    async def _read_span(
-        self, response: aiohttp.ClientResponse, body: bytearray, size: int
-    ) -> SpanReply:
+    async def _read_span(self, response: aiohttp.ClientResponse, size: int) -> SpanReply:
+        """Read a body of exactly `size` bytes; where it breaks off, return what came."""
         if response.content_length != size:
             response.close()
-            return SpanReply(body, Failure.BAD)
-        async for piece in response.content.iter_any():
-            body += piece
-            await self._rate.take(len(piece))
-            if len(body) > size:
-                response.close()
-                return SpanReply(bytearray(), Failure.BAD)
-        return SpanReply(body, None if len(body) == size else Failure.GONE)
+            return SpanReply(NOTHING, Failure.BAD)
+        buffer = self.buffers.take()
+        failure: Failure | None = Failure.GONE
+        at = 0
+        try:
+            async for piece in response.content.iter_any():
+                end = at + len(piece)
+                if end > size:
+                    response.close()
+                    return SpanReply(NOTHING, Failure.BAD)
+                buffer[at:end] = piece
+                at = end
+                await self._rate.take(len(piece))
+            failure = None if at == size else Failure.GONE
+        except TimeoutError:
+            failure = Failure.TIMEOUT
+        except _ERRORS as exc:
+            _log.debug("%s broke off: %r", response.url.host, exc)
+        return SpanReply(buffer[:at], failure)
 
     async def _read_refusal(self, response: aiohttp.ClientResponse) -> SpanReply:
-        empty = bytearray()
+        empty = NOTHING
         if response.status == 404:  # noqa: PLR2004
             return SpanReply(empty, Failure.MISSING)
         if response.status != 429:  # noqa: PLR2004
@@ -169,7 +203,7 @@ class Transfer:
 
 
 def check_frames(
-    body: bytearray, refs: Sequence[FrameRef], wanted: Sequence[int]
+    body: memoryview, refs: Sequence[FrameRef], wanted: Sequence[int]
 ) -> tuple[list[StoredFrame], list[int], bool]:
     """Cut a body into frames and check each; runs in a thread.
 
@@ -185,19 +219,18 @@ def check_frames(
     indexes: list[int] = []
     bad = False
     at = 0
-    with memoryview(body) as view:
-        for index in wanted:
-            chunk_id, frame_id, plain_len, sealed_len = refs[index]
-            end = at + sealed_len
-            if end > len(body):
-                break
-            sealed = bytes(view[at:end])
-            if check_frame_id(sealed, frame_id):
-                good.append(StoredFrame(frame_id, chunk_id, plain_len, sealed))
-                indexes.append(index)
-            else:
-                bad = True
-            at = end
+    for index in wanted:
+        chunk_id, frame_id, plain_len, sealed_len = refs[index]
+        end = at + sealed_len
+        if end > len(body):
+            break
+        sealed = bytes(body[at:end])
+        if check_frame_id(sealed, frame_id):
+            good.append(StoredFrame(frame_id, chunk_id, plain_len, sealed))
+            indexes.append(index)
+        else:
+            bad = True
+        at = end
     return good, indexes, bad
 
 

@@ -35,7 +35,13 @@ def test_the_files_are_written_and_read_back(tmp_path: Path) -> None:
     assert (tmp_path / "etc/machine-id").stat().st_mode & 0o777 == 0o444
     assert "127.0.1.1\tnode07\n" in (tmp_path / "etc/hosts").read_text()
     assert "filer:/x /x nfs rw 0 0\n" in (tmp_path / "etc/fstab").read_text()
-    assert files.made == frozenset()
+    assert files.made == {"etc/nodectl"}
+    assert (tmp_path / "etc/nodectl/own-files").read_text().split() == [
+        "etc/fstab",
+        "etc/hostname",
+        "etc/hosts",
+        "etc/machine-id",
+    ]
     check_first_files(tmp_path, files)
     (tmp_path / "etc/hostname").write_text("golden\n")
     with pytest.raises(ReadBackFailed, match="/etc/hostname"):
@@ -44,8 +50,9 @@ def test_the_files_are_written_and_read_back(tmp_path: Path) -> None:
 
 def test_a_tree_without_etc_gets_one(tmp_path: Path) -> None:
     files = write_first_files(tmp_path, (), realm_id="r", node_name="n")
-    assert files.made == {"etc"}
-    assert set(files.written) == {"etc/fstab", "etc/hostname", "etc/machine-id"}
+    assert files.made == {"etc", "etc/nodectl"}
+    own = {"etc/fstab", "etc/hostname", "etc/machine-id"}
+    assert set(files.written) == {*own, "etc/nodectl/own-files"}
 
 
 def test_an_etc_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,331 @@
+"""Real HTTP on loopback: one seeder, some peers, and what goes wrong between them."""
+
+import asyncio
+import dataclasses
+import time
+
+import aiohttp
+import pytest
+from swarm_lab import KEY, QUICK, ROOT, Lab, Peer, lab, make_frames, make_task
+
+from nodectl.errors import NoSpace, SwarmStalled
+from nodectl.store.memory import MemoryStore
+from nodectl.swarm.client import FetchReport
+from nodectl.swarm.model import Phase
+from nodectl.swarm.wire import span_target, swarm_path
+from nodectl.trust.mac import Signed, sign_request
+
+FRAMES = make_frames(800, 2048)
+TASK = make_task(FRAMES, 4)  # 200 spans
+SIZE = sum(len(frame.sealed) for frame in FRAMES)
+BASE = swarm_path(ROOT, Phase.DATA)
+
+
+async def fetch_all(peers: list[Peer]) -> list[FetchReport]:
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(peer.fetch()) for peer in peers]
+    return [task.result() for task in running]
+
+
+async def crowd(made: Lab, count: int) -> list[Peer]:
+    return [await made.add(f"n{i}") for i in range(count)]
+
+
+def holds_all(peer: Peer) -> bool:
+    sealed = list(peer.store.get_many([frame.frame_id for frame in FRAMES]))
+    return sealed == [frame.sealed for frame in FRAMES] and peer.share.complete
+
+
+class LyingStore(MemoryStore):
+    """Has everything, and flips one bit of each frame that it gives."""
+
+    def get_many(self, frame_ids):
+        for sealed in super().get_many(frame_ids):
+            yield bytes([sealed[0] ^ 1]) + sealed[1:]
+
+
+def test_four_peers_get_everything_and_the_seeder_sends_little_more_than_one_copy():
+    async def scene() -> None:
+        async with lab(TASK) as made:
+            seeder = await made.add("seeder", FRAMES)
+            peers = await crowd(made, 4)
+            reports = await fetch_all(peers)
+            assert all(holds_all(peer) for peer in peers)
+            assert seeder.server.statistics().bytes_sent <= 1.5 * SIZE
+            assert [report.dropped for report in reports] == [()] * 4
+            for report in reports:
+                assert sum(report.bytes_from.values()) <= 1.1 * SIZE
+                assert set(report.bytes_from) - {"seeder"}
+
+    asyncio.run(scene())
+
+
+def test_a_liar_is_dropped_and_reported_and_nobody_keeps_its_bytes():
+    async def scene() -> None:
+        async with lab(TASK) as made:
+            await made.add("seeder", FRAMES)
+            liar = await made.add("liar", FRAMES, store=LyingStore())
+            liar.share.checked = (1 << 200) - 1  # it does not look at what it sends
+            peers = await crowd(made, 3)
+            reports = await fetch_all(peers)
+            assert all(holds_all(peer) for peer in peers)
+            for report in reports:
+                assert [name for name, _ in report.dropped] == ["liar"]
+                assert "liar" not in report.bytes_from
+                assert report.failures["bad"] >= 1
+
+    asyncio.run(scene())
+
+
+def test_a_seeder_with_a_damaged_frame_does_not_spread_it():
+    class Damaged(MemoryStore):
+        def get_many(self, frame_ids):
+            for frame_id, sealed in zip(frame_ids, super().get_many(frame_ids), strict=True):
+                yield b"x" + sealed[1:] if frame_id == FRAMES[9].frame_id else sealed
+
+    async def scene() -> None:
+        async with lab(TASK) as made:
+            bad = await made.add("bad", FRAMES, store=Damaged())
+            await made.add("good", FRAMES)
+            peer = await made.add("n0")
+            report = await peer.fetch()
+            assert holds_all(peer)
+            assert report.dropped == ()
+            bad_spans = 200 - bad.share.have.bit_count()
+            assert bad_spans == bad.server.statistics().damaged <= 1
+
+    asyncio.run(scene())
+
+
+def test_the_seeder_dies_when_one_copy_is_out():
+    async def scene() -> None:
+        async with lab(TASK) as made:
+            seeder = await made.add("seeder", FRAMES)
+            peers = await crowd(made, 4)
+
+            async def kill() -> None:
+                while True:
+                    together = 0
+                    for peer in peers:
+                        together |= peer.share.have
+                    if together.bit_count() == 200:
+                        return await seeder.stop()
+                    await asyncio.sleep(0.005)
+
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(kill())
+                tasks.create_task(fetch_all(peers))
+            assert all(holds_all(peer) for peer in peers)
+
+    asyncio.run(scene())
+
+
+def test_peers_find_each_other_through_the_seeder_when_the_tracker_is_gone():
+    async def scene() -> None:
+        async with lab(TASK) as made:
+            seeder = await made.add("seeder", FRAMES)
+            peers = await crowd(made, 4)
+            made.tracker.dead = True
+            for peer in peers:
+                peer.share.meet(seeder.info)  # all that a ticket told them
+            reports = await fetch_all(peers)
+            assert all(holds_all(peer) for peer in peers)
+            assert made.tracker.asked > 0
+            assert sum(len(set(report.bytes_from) - {"seeder"}) for report in reports) >= 4
+            assert seeder.server.statistics().bytes_sent <= 2 * SIZE
+
+    asyncio.run(scene())
+
+
+def test_half_held_only_the_rest_travels_and_not_one_frame_twice():
+    async def scene() -> None:
+        async with lab(TASK) as made:
+            seeder = await made.add("seeder", FRAMES)
+            # Every second frame: all spans are incomplete, and half of each is here.
+            peer = await made.add("n0", FRAMES[::2])
+            assert peer.share.have == 0
+            assert peer.share.held_bytes == SIZE // 2
+            report = await peer.fetch()
+            assert holds_all(peer)
+            assert seeder.server.statistics().bytes_sent == SIZE // 2
+            assert report.bytes_from == {"seeder": SIZE // 2}
+            assert (await peer.fetch()).spans == 0
+
+    asyncio.run(scene())
+
+
+def test_a_fetch_that_is_stopped_goes_on_where_it_was():
+    async def scene() -> None:
+        async with lab(TASK) as made:
+            slow = dataclasses.replace(QUICK, upload_rate=SIZE)
+            seeder = await made.add("seeder", FRAMES, limits=slow)
+            peer = await made.add("n0")
+            first = asyncio.ensure_future(peer.fetch())
+            while peer.share.have.bit_count() < 50:
+                await asyncio.sleep(0.005)
+            first.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await first
+            again = await made.add("n0-again", store=peer.store)  # a new process: only the store
+            assert again.share.have.bit_count() >= 50
+            await again.fetch()
+            assert holds_all(again)
+            assert seeder.server.statistics().bytes_sent <= 1.3 * SIZE
+
+    asyncio.run(scene())
+
+
+async def ask(peer: Peer, target: str, header: str | None) -> tuple[int, bytes, str]:
+    headers = {"Authorization": header} if header else {}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(peer.info.url + target, headers=headers) as response,
+    ):
+        return response.status, await response.read(), response.headers.get("X-Nodectl-Time", "")
+
+
+def test_without_the_right_mac_there_is_401_and_no_byte_of_content():
+    async def scene() -> None:
+        async with lab(TASK) as made:
+            seeder = await made.add("seeder", FRAMES)
+            now = time.time_ns() // 1_000_000
+            for target in (span_target(BASE, 3, frames="", urgent=False), BASE + "/have"):
+                wrong_key = sign_request(
+                    Signed("GET", target), client="n1", key=bytes(32), unix_ms=now
+                )
+                other_path = sign_request(
+                    Signed("GET", target + "x"), client="n1", key=KEY, unix_ms=now
+                )
+                old = sign_request(Signed("GET", target), client="n1", key=KEY, unix_ms=now - 10**6)
+                for header in (None, "NCTL1 nonsense", wrong_key, other_path, old):
+                    status, body, there = await ask(seeder, target, header)
+                    assert (status, body) == (401, b"")
+                    assert abs(int(there) - now) < 60_000
+            assert seeder.server.statistics().bytes_sent == 0
+            assert seeder.server.statistics().unauthorised == 10
+
+    asyncio.run(scene())
+
+
+def test_a_replay_is_refused():
+    async def scene() -> None:
+        async with lab(TASK) as made:
+            seeder = await made.add("seeder", FRAMES)
+            target = span_target(BASE, 3, frames="1-2", urgent=False)
+            now = time.time_ns() // 1_000_000
+            header = sign_request(Signed("GET", target), client="n1", key=KEY, unix_ms=now)
+            status, body, _ = await ask(seeder, target, header)
+            assert (status, body) == (200, FRAMES[13].sealed + FRAMES[14].sealed)
+            assert (await ask(seeder, target, header))[:2] == (401, b"")
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("path", ["/spans/200", "/spans/3?frames=0,9", "/spans/3?frames=2-1"])
+def test_what_there_is_not_cannot_be_asked_for(path):
+    async def scene() -> None:
+        async with lab(TASK) as made:
+            seeder = await made.add("seeder", FRAMES)
+            now = time.time_ns() // 1_000_000
+            header = sign_request(Signed("GET", BASE + path), client="n1", key=KEY, unix_ms=now)
+            assert (await ask(seeder, BASE + path, header))[0] == 400
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("path", ["/spans/-1", "/spans/x", "/spans/", "", "/spans/1/2"])
+def test_other_paths_are_not_there(path):
+    async def scene() -> None:
+        async with lab(TASK) as made:
+            seeder = await made.add("seeder", FRAMES)
+            assert (await ask(seeder, BASE + path, None))[0] == 404
+
+    asyncio.run(scene())
+
+
+def test_a_clock_of_1970_heals_with_one_retry():
+    async def scene() -> None:
+        async with lab(TASK) as made:
+            seeder = await made.add("seeder", FRAMES)
+            peer = await made.add("n0")
+            await peer.fetch(now_ms=lambda: 12_345)
+            assert holds_all(peer)
+            assert seeder.server.statistics().unauthorised <= 12
+
+    asyncio.run(scene())
+
+
+def test_a_slow_peer_does_not_hold_the_rest():
+    async def scene() -> None:
+        async with lab(TASK) as made:
+            await made.add(
+                "seeder", FRAMES, limits=dataclasses.replace(QUICK, upload_rate=SIZE * 2)
+            )
+            slow = await made.add(
+                "slow", FRAMES, limits=dataclasses.replace(QUICK, upload_rate=SIZE // 50)
+            )
+            peers = await crowd(made, 3)
+            began = time.monotonic()
+            reports = await fetch_all(peers)
+            assert time.monotonic() - began < 6  # alone, the slow one needs 50 s for one copy
+            assert all(holds_all(peer) for peer in peers)
+            assert all(report.dropped == () for report in reports)
+            assert slow.server.statistics().bytes_sent < SIZE
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("side", ["upload_rate", "download_rate"])
+def test_a_rate_limit_holds_within_ten_percent(side):
+    async def scene() -> None:
+        rate = SIZE // 2
+        limits = dataclasses.replace(QUICK, **{side: rate})
+        async with lab(TASK) as made:
+            await made.add("seeder", FRAMES, limits=limits if side == "upload_rate" else QUICK)
+            peer = await made.add("n0", limits=limits if side == "download_rate" else QUICK)
+            report = await peer.fetch()
+            assert SIZE / report.seconds <= 1.1 * rate
+            assert SIZE / report.seconds >= 0.8 * rate  # the machine that tests may be busy
+
+    asyncio.run(scene())
+
+
+def test_nobody_answers_is_an_error_after_the_stall_time():
+    async def scene() -> None:
+        limits = dataclasses.replace(QUICK, stall_s=0.5)
+        async with lab(TASK, limits=limits) as made:
+            peer = await made.add("n0", FRAMES[:400])
+            with pytest.raises(SwarmStalled, match="100 of 200 spans are missing"):
+                await peer.fetch()
+            assert peer.share.have.bit_count() == 100
+
+    asyncio.run(scene())
+
+
+def test_a_full_store_is_told_as_it_is():
+    class Full(MemoryStore):
+        def put_many(self, frames):
+            if self.statistics().frames > 100:
+                raise NoSpace("no space left for the store")
+            super().put_many(frames)
+
+    async def scene() -> None:
+        async with lab(TASK) as made:
+            await made.add("seeder", FRAMES)
+            peer = await made.add("n0", store=Full())
+            with pytest.raises(NoSpace):
+                await peer.fetch()
+
+    asyncio.run(scene())
+
+
+def test_each_stored_span_is_told_once():
+    async def scene() -> None:
+        async with lab(TASK) as made:
+            await made.add("seeder", FRAMES)
+            peer = await made.add("n0")
+            told: list[int] = []
+            await peer.fetch(on_stored=told.append)
+            assert sorted(told) == list(range(200))
+
+    asyncio.run(scene())

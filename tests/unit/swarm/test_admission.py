@@ -1,0 +1,56 @@
+from nodectl.swarm.admission import Admission, Verdict
+from nodectl.swarm.limits import Limits
+
+LIMITS = Limits(upload_slots=2, upload_queue=2)
+
+
+def test_slots_then_the_queue_then_busy():
+    gate = Admission(limits=LIMITS, origin=False)
+    verdicts = [gate.ask(f"c{i}", i, urgent=False, now=0) for i in range(5)]
+    assert verdicts == [Verdict.SERVE] * 2 + [Verdict.WAIT] * 2 + [Verdict.BUSY]
+    assert (gate.active, gate.waiting) == (2, 2)
+
+
+def test_a_free_slot_goes_to_who_waited_longest():
+    gate = Admission(limits=LIMITS, origin=False)
+    for i in range(4):
+        gate.ask(f"c{i}", i, urgent=False, now=0)
+    assert gate.release("c0", 0, sent=True) == ("c2", 2)
+    gate.give_up("c3", 3)
+    assert gate.release("c1", 1, sent=True) is None
+    assert (gate.active, gate.waiting) == (1, 0)
+    assert gate.ask("c4", 4, urgent=False, now=0) is Verdict.SERVE
+
+
+def test_an_origin_sends_a_span_once_while_its_holder_lives():
+    gate = Admission(limits=LIMITS, origin=True)
+    assert gate.ask("a", 7, urgent=False, now=0) is Verdict.SERVE
+    gate.release("a", 7, sent=True)
+    assert gate.ask("b", 7, urgent=False, now=1) is Verdict.REFUSED
+    assert gate.holder(7) == "a"
+    assert gate.ask("b", 8, urgent=False, now=1) is Verdict.SERVE
+    assert gate.ask("b", 7, urgent=True, now=1) is Verdict.SERVE
+    gate.release("b", 7, sent=True)
+    assert gate.ask("a", 7, urgent=False, now=1) is Verdict.SERVE  # the holder lost it
+    gate.release("a", 7, sent=True)
+    assert gate.ask("b", 7, urgent=False, now=1 + LIMITS.holder_s) is Verdict.SERVE
+
+
+def test_a_holder_that_still_asks_lives():
+    gate = Admission(limits=LIMITS, origin=True)
+    gate.ask("a", 7, urgent=False, now=0)
+    gate.saw("a", 20)
+    assert gate.ask("b", 7, urgent=False, now=30) is Verdict.REFUSED
+
+
+def test_a_sending_that_broke_leaves_the_span_to_the_next():
+    gate = Admission(limits=LIMITS, origin=True)
+    gate.ask("a", 7, urgent=False, now=0)
+    gate.release("a", 7, sent=False)
+    assert gate.ask("b", 7, urgent=False, now=0) is Verdict.SERVE
+
+
+def test_who_is_no_origin_sends_to_all():
+    gate = Admission(limits=LIMITS, origin=False)
+    assert gate.ask("a", 7, urgent=False, now=0) is Verdict.SERVE
+    assert gate.ask("b", 7, urgent=False, now=0) is Verdict.SERVE

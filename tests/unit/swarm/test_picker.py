@@ -1,0 +1,109 @@
+import random
+
+from nodectl.swarm import picker
+from nodectl.swarm.bitfield import Rarity, bits_of
+from nodectl.swarm.limits import Limits
+from nodectl.swarm.model import PeerInfo
+from nodectl.swarm.picker import Neighbour
+
+LIMITS = Limits()
+
+
+def info(name: str, rack: str = "") -> PeerInfo:
+    return PeerInfo(name=name, url=f"http://{name}:1", rack=rack)
+
+
+def neighbour(name: str, have: list[int], **kwargs: object) -> Neighbour:
+    kwargs.setdefault("same_rack", False)
+    return Neighbour(info=info(name), have=bits_of(have), **kwargs)  # type: ignore[arg-type]
+
+
+def choose(wanted, ready, everyone=None, seed=0):
+    everyone = everyone or ready
+    rarity = Rarity()
+    for one in everyone:
+        rarity.add(one.have)
+    rng = random.Random(seed)
+    return picker.choose_request(bits_of(wanted), ready, everyone, rarity, rng)
+
+
+def test_the_rarest_span_of_the_least_loaded_neighbour():
+    a = neighbour("a", [0, 1, 2], bytes_in_flight=10)
+    b = neighbour("b", [1, 2])
+    c = neighbour("c", [2], bytes_in_flight=20)
+    choice = choose([0, 1, 2], [a, b, c])
+    assert (choice.neighbour.info.name, choice.span, choice.urgent) == ("b", 1, False)
+
+
+def test_ties_are_random():
+    a = neighbour("a", list(range(50)))
+    assert len({choose(range(50), [a], seed=seed).span for seed in range(30)}) > 15
+
+
+def test_an_origin_is_asked_only_for_what_no_fetching_neighbour_has():
+    origin = neighbour("origin", [0, 1], origin=True)
+    busy = neighbour("busy", [0], not_before=9.0)
+    assert choose([0, 1], [origin], [origin, busy]).span == 1
+    assert choose([0], [origin], [origin, busy]) is None
+
+
+def test_the_urgent_choice_takes_it_from_the_origin_all_the_same():
+    origin = neighbour("origin", [0], origin=True, deferred=bits_of([0]))
+    choice = picker.choose_urgent(bits_of([0]), [origin], Rarity(), random.Random(0))
+    assert (choice.neighbour, choice.span, choice.urgent) == (origin, 0, True)
+    assert picker.choose_urgent(bits_of([1]), [origin], Rarity(), random.Random(0)) is None
+
+
+def test_a_deferred_span_is_not_asked_there():
+    a = neighbour("a", [0, 1], deferred=bits_of([0]))
+    assert choose([0], [a]) is None
+    assert choose([0, 1], [a]).span == 1
+
+
+def test_fetching_peers_before_origins_own_rack_before_others_then_the_least_loaded():
+    rng = random.Random(0)
+    origin = neighbour("origin", [0], origin=True)
+    far = neighbour("far", [0])
+    near_busy = neighbour("near-busy", [0], same_rack=True, bytes_in_flight=5)
+    near = neighbour("near", [0], same_rack=True)
+    order = [near, near_busy, far, origin]
+    for i in range(4):
+        assert picker.choose_neighbour(reversed(order[i:]), rng) is order[i]
+
+
+def test_neighbours_mostly_of_the_own_rack_and_some_outside():
+    me = info("me", "r0")
+    known = [info(f"p{i}", f"r{i % 5}") for i in range(100)]
+    chosen = picker.choose_follows(me, known, [], 12, random.Random(1), LIMITS)
+    assert len(chosen) == len(set(chosen)) == 12
+    assert sum(peer.rack != "r0" for peer in chosen) == 4  # 30 % of 12
+
+
+def test_neighbours_outside_count_the_ones_that_are_followed():
+    me = info("me", "r0")
+    followed = [info(f"f{i}", "r9") for i in range(4)]
+    known = [info(f"p{i}", f"r{i % 5}") for i in range(100)]
+    chosen = picker.choose_follows(me, known, followed, 12, random.Random(1), LIMITS)
+    assert len(chosen) == 8
+    assert all(peer.rack == "r0" for peer in chosen)
+
+
+def test_where_one_side_has_too_few_the_other_fills_the_places():
+    me = info("me", "r0")
+    inside = [info(f"i{i}", "r0") for i in range(2)]
+    outside = [info(f"o{i}", "r1") for i in range(30)]
+    rng = random.Random(1)
+    assert len(picker.choose_follows(me, inside + outside, [], 12, rng, LIMITS)) == 12
+    assert len(picker.choose_follows(me, inside, [], 12, rng, LIMITS)) == 2
+    assert len(picker.choose_follows(info("me"), outside, [], 12, rng, LIMITS)) == 12
+    assert picker.choose_follows(me, outside, outside[:12], 12, rng, LIMITS) == []
+
+
+def test_two_requests_always_fit_more_only_within_the_window():
+    a = neighbour("a", [0], in_flight={1: 0.0}, bytes_in_flight=100)
+    assert a.has_room(0, LIMITS)
+    a.in_flight[2] = 0.0
+    assert not a.has_room(100, LIMITS)
+    assert a.has_room(101, LIMITS)
+    a.in_flight.update(dict.fromkeys(range(3, 9), 0.0))
+    assert not a.has_room(10**9, LIMITS)
