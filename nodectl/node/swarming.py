@@ -65,7 +65,7 @@ class NodeSwarm:
         self._name = membership.node
         self._codec = FrameCodec(membership.content_keys)
         self._store = store
-        self.server = SwarmServer()
+        self.server = SwarmServer(now_ms=client.now_ms)
         self._roots: dict[Root, _Root] = {}
 
     async def seed(self, held: HeldRoot) -> None:
@@ -209,6 +209,7 @@ class NodeSwarm:
             step=STEPS[phase],
             observer=observer,
             on_stored=on_stored,
+            now_ms=self._client.now_ms,
         )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from controlling import ROOT, ROOT_BLOCK
 
-from nodectl.cli.image_list import publish_release
+from nodectl.cli.releases import publish_release
 
 WAIT_S = 30
 
