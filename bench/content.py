@@ -13,7 +13,6 @@ the entries and bytes of the copy are compared with the tree's.
 
 import argparse
 import os
-import shlex
 import shutil
 import statistics
 import sys
@@ -29,6 +28,7 @@ from measure import (
     Failed,
     Tree,
     Usage,
+    command_words,
     emit,
     look,
     machine,
@@ -351,7 +351,7 @@ def main() -> None:
     args = arguments()
     if args.json:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - to the end
-    Nodectl.command = shlex.split(args.nodectl)
+    Nodectl.command = command_words(args.nodectl)
     say(f"reading {args.tree} once")
     tree = look(args.tree, read=True)
     say(f"{tree.entries} entries, {tree.plain_bytes} bytes")

@@ -6,6 +6,7 @@ Nothing here knows what is being compared. Results are JSON lines on stdout; the
 import contextlib
 import json
 import os
+import shlex
 import stat
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-DEFAULT_NODECTL = f"{REPOSITORY / '.venv/bin/python'} -m nodectl"
+DEFAULT_NODECTL = f"{shlex.quote(sys.executable)} -m nodectl"  # with PYTHONPATH=REPOSITORY
 
 _SAMPLE_S = 0.05
 _TAIL_BYTES = 2000
@@ -46,6 +47,12 @@ def say(text: str) -> None:
 def emit(row: dict[str, Any]) -> None:
     """Print one result."""
     print(json.dumps(row), flush=True)
+
+
+def command_words(text: str) -> list[str]:
+    """Split a command line; files in it get whole paths, for it is run from other folders."""
+    words = shlex.split(text)
+    return [os.path.abspath(word) if os.path.isfile(word) else word for word in words]  # noqa: PTH100, PTH113 - words, not paths
 
 
 def machine() -> dict[str, Any]:

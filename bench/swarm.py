@@ -20,7 +20,6 @@ import contextlib
 import filecmp
 import os
 import random
-import shlex
 import shutil
 import signal
 import subprocess
@@ -34,7 +33,7 @@ from typing import Any
 
 import lab
 import nodectl_hosts
-from measure import DEFAULT_NODECTL, REPOSITORY, Failed, emit, machine, pipeline, say
+from measure import DEFAULT_NODECTL, REPOSITORY, Failed, command_words, emit, machine, pipeline, say
 
 sys.path.insert(0, str(REPOSITORY))
 
@@ -335,7 +334,7 @@ def measure(args: argparse.Namespace, folder: Path, hosts: lab.Lab) -> int:
     prepared = None
     if "nodectl" in args.tool:
         try:
-            prepared = nodectl_hosts.prepare(shlex.split(args.nodectl), tree, folder / "nodectl")
+            prepared = nodectl_hosts.prepare(command_words(args.nodectl), tree, folder / "nodectl")
         except Failed as failed:
             emit({"work": "swarm", "tool": "nodectl", "error": str(failed)})
     if args.tree is not None and prepared:
@@ -403,7 +402,7 @@ def main() -> None:
     args = arguments()
     if args.json:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - to the end
-    command = shlex.split(args.nodectl)
+    command = command_words(args.nodectl)
     for tool in list(args.tool):
         if program := lacking(tool, command):
             emit({"work": "swarm", "tool": tool, "skipped": f"{program} is not installed"})

@@ -24,7 +24,7 @@ NESTING = 4
 _BLOCKS = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.Match)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
-HEAVY = ("aiohttp", "cryptography", "zstandard", "sqlite3", "ssl")
+HEAVY = ("aiohttp", "blake3", "cryptography", "sqlite3", "zstandard")
 
 # Statuses that are not an error of ours: success, a bug, wrong usage, stopped by a signal.
 _RESERVED = {0, 1, 2, 126, 127} | set(range(128, 256))

@@ -27,7 +27,7 @@ def _passes(*argv: str | Path) -> None:
 
 
 def test_ruff_finds_nothing() -> None:
-    _passes(_BIN / "ruff", "check", "--quiet", ".")
+    _passes(_BIN / "ruff", "check", "--quiet", "--output-format=concise", ".")
 
 
 def test_every_file_is_formatted() -> None:
