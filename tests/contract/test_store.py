@@ -1,6 +1,5 @@
 """One suite over every store, so that the memory store is a verified stand-in for the disk."""
 
-import os
 import subprocess
 import sys
 import threading
@@ -219,7 +218,7 @@ def test_kill_9_loses_no_acknowledged_frame(tmp_path: Path) -> None:
     for acknowledgements in (1, 3, 10, 25):
         folder = tmp_path / str(acknowledgements)
         process = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE, cwd=os.getcwd()
+            [sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE, cwd=Path.cwd()
         )
         assert process.stdout is not None
         acknowledged = 0

@@ -85,6 +85,7 @@ def test_ext4_and_swap(disk: LoopDisk, tree: Path, tmp_path: Path) -> None:
         assert "127.0.1.1\tnode07" in (root / "etc/hosts").read_text()
         found, wanted = described(root), described(tree)
         ours = {"etc/fstab", "etc/hostname", "etc/machine-id", "etc/hosts", "lost+found"}
+        ours |= {"etc/nodectl", "etc/nodectl/own-files"}
         assert found.keys() - wanted.keys() <= ours
         for path in wanted.keys() - ours:
             assert found[path] == wanted[path], path
