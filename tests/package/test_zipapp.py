@@ -2,10 +2,10 @@
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -394,13 +394,14 @@ def test_an_old_python_alone_says_what_to_install(old_python: str) -> None:
 
 @pytest.mark.parametrize("argument", ["version", "--help"])
 def test_a_second_start_is_quick(python: str, pyz: Path, home: Path, argument: str) -> None:
-    """The best of several: a busy machine makes any start slow."""
+    """Counted in processor time, as a start waits for nothing and the machine may be busy."""
     check(run([python, pyz, argument], XDG_RUNTIME_DIR=str(home)))
     seconds = []
     for _ in range(5):
-        began = time.monotonic()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         check(run([python, pyz, argument], XDG_RUNTIME_DIR=str(home)))
-        seconds.append(time.monotonic() - began)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
     assert min(seconds) <= START_LIMIT_S
 
 
