@@ -5,13 +5,14 @@ built here, and a failure carries the last lines of what the program said.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import shlex
 import signal
 import subprocess
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,6 +167,48 @@ async def run_lines(
     return Completed(
         argv=words, status=process.returncode or 0, stdout=stdout.result(), stderr=stderr
     )
+
+
+@contextlib.asynccontextmanager
+async def running(
+    argv: Sequence[str | os.PathLike[str]],
+    on_line: Callable[[str], None],
+    *,
+    ready_timeout: float,
+) -> AsyncIterator[str]:
+    """Run a program while the block runs; yields the first line of its standard output.
+
+    Each line of its standard error goes to `on_line`. At the end it is asked to stop (SIGTERM), and
+    killed `_GRACE_S` later.
+
+    Raises:
+        CommandFailed: it ended, or said nothing for `ready_timeout` seconds.
+    """
+    words = tuple(os.fspath(word) for word in argv)
+    line = shlex.join(words)
+    process = await asyncio.create_subprocess_exec(
+        *words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=_environment(),
+        start_new_session=True,
+        limit=_LINE_MAX,
+    )
+    listening = asyncio.ensure_future(_read_lines(_pipe(process.stderr), on_line))
+    try:
+        try:
+            async with asyncio.timeout(ready_timeout):
+                first = await _pipe(process.stdout).readline()
+        except TimeoutError as exc:
+            raise CommandFailed(f"{line} was not ready within {ready_timeout:g} s") from exc
+        if not first:
+            said = "\n".join(await listening)
+            raise CommandFailed(f"{line} ended before it was ready:\n{said}")
+        yield first.decode("utf-8", "replace")
+    finally:
+        await _end(process)
+        await listening
 
 
 def _pipe(stream: asyncio.StreamReader | None) -> asyncio.StreamReader:
