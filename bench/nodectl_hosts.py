@@ -42,7 +42,8 @@ class Prepared:
 class Push:
     """What a push took."""
 
-    finished_s: tuple[float, ...]
+    seconds: float  # of the whole command
+    finished_s: tuple[float, ...]  # of each node, as its receipt says
     seeder_bytes: int
     cpu_s: float
     max_rss_bytes: int
@@ -142,7 +143,7 @@ def _cluster(prepared: Prepared, hosts: lab.Lab) -> Iterator[list[int]]:
 
 
 def push(prepared: Prepared, hosts: lab.Lab, limit_s: float) -> Push:
-    """Push the image to every host; finishers are in the order in which they finished."""
+    """Push the image to every host; its receipts are read as a script would."""
     names = ",".join(f"n{host}" for host in range(1, hosts.hosts))
     argv = prepared.words(0, "swarm", "push", _IMAGE, "--nodes", names, "--json")
     with _cluster(prepared, hosts) as pids:
@@ -166,7 +167,8 @@ def push(prepared: Prepared, hosts: lab.Lab, limit_s: float) -> Push:
             raise Failed(f"swarm push: status {done.returncode}\n{done.stderr[-_TAIL:]}")
         _check_stores(prepared, hosts)
         return Push(
-            finished_s=(*_finishers(done.stdout, seconds), seconds),
+            seconds=seconds,
+            finished_s=_finishers(done.stdout),
             seeder_bytes=hosts.sent_bytes(0) - sent,
             cpu_s=sum(_cpu_s(pid) for pid in pids) - cpu_s,
             max_rss_bytes=max(_peak_bytes(pid) for pid in pids),
@@ -187,12 +189,15 @@ def _check_stores(prepared: Prepared, hosts: lab.Lab) -> None:
             )
 
 
-def _finishers(stdout: str, seconds: float) -> list[float]:
-    """Return each node's seconds if the last line of `--json` tells them, else nothing."""
-    lines = stdout.strip().splitlines()
+def _finishers(stdout: str) -> tuple[float, ...]:
+    """Return what each fetching node says it took, the first to finish first.
+
+    Raises:
+        Failed: the last line of `--json` does not tell.
+    """
     try:
-        document: dict[str, Any] = json.loads(lines[-1]) if lines else {}
-        found = sorted(float(node["receipt"]["seconds"]) for node in document.get("nodes", ()))
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return []
-    return [value for value in found if value <= seconds]
+        document: dict[str, Any] = json.loads(stdout.strip().splitlines()[-1])
+        fetches = [node for node in document["nodes"] if node["task"] == "fetch"]
+        return tuple(sorted(float(node["receipt"]["seconds"]) for node in fetches))
+    except (ValueError, TypeError, KeyError, IndexError) as exc:
+        raise Failed(f"swarm push --json does not tell the nodes' times: {exc!r}") from exc

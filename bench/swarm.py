@@ -7,7 +7,8 @@ to the same hosts over the same links, one tool after the other. With --bytes: a
 bytes, which no compression shrinks. With --tree: nodectl captures that tree, and the others
 move one file as large as its sealed store (without nodectl among the tools: `tar | zstd -3` of it).
 
-A result is one JSON line: `seconds` until the last host has everything, `bound_s` = bytes * 8 /
+A result is one JSON line: `seconds` until the last host has everything (for
+nodectl: until `swarm push` says so; `last_s` is what its last node took), `bound_s` = bytes * 8 /
 rate (headers not counted: TCP over Ethernet reaches 95 % of it), `ratio`, `seeder_copies` = what
 the seeding host sent over its link, in copies; `cpu_share` near 1 says that the machine's
 processors and not the links were the limit. Received files are compared with the one that was
@@ -70,9 +71,10 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What one tool took; finishers in seconds from the start."""
+    """What one tool took."""
 
-    finished_s: tuple[float, ...]
+    seconds: float  # until the last host has everything and the caller knows
+    finished_s: tuple[float, ...]  # of each host, the first to finish first
     seeder_bytes: int
     cpu_s: float
     max_rss_bytes: int
@@ -257,8 +259,10 @@ def run_rival(rival: Rival, case: Case, limit_s: float) -> Result:
     for host in case.fetchers:
         if not filecmp.cmp(case.file, case.received(host), shallow=False):
             raise Failed(f"host {host} received something else")
+    finished_s = tuple(sorted(wait.result() for wait in waits))
     return Result(
-        finished_s=tuple(sorted(wait.result() for wait in waits)),
+        seconds=finished_s[-1],
+        finished_s=finished_s,
         seeder_bytes=sent,
         cpu_s=sum(usage.ru_utime + usage.ru_stime for usage in usages),
         max_rss_bytes=max(usage.ru_maxrss for usage in usages) * 1024,
@@ -267,7 +271,7 @@ def run_rival(rival: Rival, case: Case, limit_s: float) -> Result:
 
 def row(tool: str, result: Result, case: Case, size: int) -> dict[str, Any]:
     """Return the JSON object for one tool."""
-    seconds = result.finished_s[-1]
+    seconds = result.seconds
     bound_s = size * 8 / (case.hosts.rate_mbit * 1e6)
     facts = machine()
     return {
@@ -283,7 +287,7 @@ def row(tool: str, result: Result, case: Case, size: int) -> dict[str, Any]:
         "ratio": round(seconds / bound_s, 3),
         "seeder_copies": round(result.seeder_bytes / size, 3),
         "first_s": round(result.finished_s[0], 3),
-        "last_s": round(seconds, 3),
+        "last_s": round(result.finished_s[-1], 3),
         "cpu_share": round(result.cpu_s / seconds / facts["cpus"], 3),
         **facts,
     }
@@ -293,6 +297,7 @@ def run_nodectl(case: Case, prepared: nodectl_hosts.Prepared, limit_s: float) ->
     """Push the captured image to every host's store."""
     push = nodectl_hosts.push(prepared, case.hosts, limit_s)
     return Result(
+        seconds=push.seconds,
         finished_s=push.finished_s,
         seeder_bytes=push.seeder_bytes,
         cpu_s=push.cpu_s,
