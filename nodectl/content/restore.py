@@ -48,10 +48,12 @@ from nodectl.errors import ContentInvalid, UnsafePath
 from nodectl.events import Note, Observer, StepProgress
 from nodectl.run import run
 from nodectl.store.model import Store
+from nodectl.units import MIB
 
 STEP = "restore"
 _LOST_FOUND = b"lost+found"
 _JOB_USES = 2000  # places in one job: small enough for a pipe (see workers.py)
+_JOB_BYTES = 4 * MIB  # plain bytes in one job
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SYNC_TIMEOUT_S = 3600.0
 
@@ -90,10 +92,15 @@ def restore_tree(
     Raises:
         FrameMissing, ContentInvalid, NoSpace, UnsafePath: as the words say.
     """
-    with Restore(manifest, target, options, observer) as restore:
-        table = restore.prepare()
-        with WorkerPool(lambda: RestoreHandler(manifest, open_store, target)) as pool:
-            restore.fill(pool, range(len(table)))
+    with (
+        Restore(manifest, target, options, observer) as restore,
+        WorkerPool(lambda: RestoreHandler(manifest, open_store, target)) as pool,
+    ):
+        if restore.fresh:
+            restore.fill(pool, restore.jobs_while_preparing())
+        else:
+            table = restore.prepare()
+            restore.fill(pool, restore.jobs(range(len(table))))
         return restore.finish()
 
 
@@ -112,12 +119,13 @@ class Restore:
         self._beneath = Beneath(target)
         self._protected = protected_paths(manifest.head)
         self._own = read_own_files(self._beneath.root_fd)
-        self._fresh = options.fresh or set(self._beneath.names(b"")) <= {_LOST_FOUND}
+        self.fresh = options.fresh or set(self._beneath.names(b"")) <= {_LOST_FOUND}
         self._row = FrameRow()
         # Where frames belong, in columns: frame number, part, row in it, chunk of the record.
         self._uses = (array("I"), array("I"), array("I"), array("I"))
         self._table: SpanTable | None = None
-        self._wanted_bytes = 0  # plain bytes that will be written
+        self._wanted_bytes = 0  # plain bytes that will be written, as far as prepared
+        self._total = 0  # the same of all, for progress
         self._writing = b""  # the file of several chunks whose records are being prepared
         self._kept_inodes: set[tuple[int, int]] = set()
         self._large: list[Entry] = []  # files of several chunks, without their chunks
@@ -142,11 +150,12 @@ class Restore:
         try:
             for part, row, entry in self._manifest.records():
                 self._prepare(part, row, entry)
-            if not self._fresh and not self._options.keep_extra:
+            if not self.fresh and not self._options.keep_extra:
                 self._remove_extra()
         except OSError as exc:
             raise no_space(exc, self._target) from exc
         self._table = SpanTable(self._row)
+        self._total = self._wanted_bytes
         return self._table
 
     def wanted_frames(self) -> set[int]:
@@ -189,7 +198,7 @@ class Restore:
 
     def _stands(self, entry: Entry) -> bool:
         """Say whether the entry's kind stands there; what stands in its way is removed."""
-        if self._fresh:
+        if self.fresh:
             return False
         status = self._beneath.status(entry.path)
         if status is None:
@@ -268,7 +277,7 @@ class Restore:
         """Make a symbolic link, device or fifo, unless it stands there."""
         if self._stands(entry) and self._is_right_special(entry):
             return
-        exists = not self._fresh and self._beneath.status(entry.path) is not None
+        exists = not self.fresh and self._beneath.status(entry.path) is not None
         made = entry._replace(path=temporary_path(entry.path)) if exists else entry
         if exists and self._beneath.status(made.path) is not None:
             self._remove(made.path)
@@ -320,30 +329,50 @@ class Restore:
 
     # ------------------------------------------------------------ fill
 
-    def fill(self, pool: "WorkerPool[FillJob, FillResult]", spans: Iterable[int]) -> None:
-        """Write the frames of each span as `spans` yields it; every span once, in any order."""
-        for result in pool.run(self._jobs(spans)):
+    def fill(self, pool: "WorkerPool[FillJob, FillResult]", jobs: Iterable[FillJob]) -> None:
+        """Do the jobs as they come."""
+        for result in pool.run(jobs):
             self._written_bytes += result.plain_bytes
             self._written_files += result.files
-            self._observer.on(
-                StepProgress(step=STEP, done=self._written_bytes, total=self._wanted_bytes)
-            )
+            self._observer.on(StepProgress(step=STEP, done=self._written_bytes, total=self._total))
         for _ in pool.finish():
             pass
 
-    def _jobs(self, spans: Iterable[int]) -> Iterator[FillJob]:
+    def jobs_while_preparing(self) -> Iterator[FillJob]:
+        """Prepare a fresh target and yield jobs for it at the same time: all frames are here."""
+        first, begun = 0, 0
+        self._total = self._manifest.block.plain_bytes
+        for part, row, entry in self._manifest.records():
+            self._prepare(part, row, entry)
+            last = len(self._uses[0])
+            size = self._wanted_bytes - begun
+            if size < _JOB_BYTES and last - first < _JOB_USES:
+                continue
+            # A file of many chunks is shared out: each of the jobs is of about the same size.
+            width = max(1, (last - first) * _JOB_BYTES // max(size, _JOB_BYTES))
+            yield from (
+                self._job(range(at, min(last, at + width))) for at in range(first, last, width)
+            )
+            first, begun = last, self._wanted_bytes
+        yield self._job(range(first, len(self._uses[0])))
+
+    def _job(self, uses: Iterable[int]) -> FillJob:
+        _, parts, rows, chunks = self._uses
+        return [Use(parts[use], rows[use], chunks[use]) for use in uses]
+
+    def jobs(self, spans: Iterable[int]) -> Iterator[FillJob]:
+        """Yield the jobs of each span as `spans` yields it; every span once, in any order."""
         table = self._table
         if table is None:
             raise RuntimeError("prepare comes before fill")
-        frames, parts, rows, chunks = self._uses
+        frames = self._uses[0]
         order = array("I", sorted(range(len(frames)), key=frames.__getitem__))
         for span in spans:
             numbers = table.frames_of(span)
             first = bisect_left(order, numbers.start, key=frames.__getitem__)
             last = bisect_left(order, numbers.stop, key=frames.__getitem__)
             for begin in range(first, last, _JOB_USES):
-                cut = order[begin : min(last, begin + _JOB_USES)]
-                yield [Use(parts[use], rows[use], chunks[use]) for use in cut]
+                yield self._job(order[begin : min(last, begin + _JOB_USES)])
 
     # ------------------------------------------------------------ finish
 
@@ -409,5 +438,5 @@ class Restore:
 
     def _finish_directory(self, entry: Entry) -> None:
         fd = self._beneath.directory(entry.path)
-        if self._fresh or differences(entry, os.fstat(fd), read_xattrs(fd), self._powers):
+        if self.fresh or differences(entry, os.fstat(fd), read_xattrs(fd), self._powers):
             set_on_descriptor(fd, entry, self._powers)

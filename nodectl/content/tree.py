@@ -171,13 +171,13 @@ class TreeManifest:
         """How many parts hold entries; they are numbered from 0."""
         return len(self.block.parts) - 1
 
-    def part(self, number: int) -> list[Entry]:
-        """Return the entries of one part, each checked by itself.
+    def part(self, number: int, *, checked: bool = False) -> list[Entry]:
+        """Return the entries of one part, each checked by itself unless they were already.
 
         Raises:
             FrameMissing, ContentInvalid: as the words say.
         """
-        return decode_part(self._open(self.block.parts[number + 1]))
+        return decode_part(self._open(self.block.parts[number + 1]), checked=checked)
 
     def entries(self) -> Iterator[Entry]:
         """Yield all records, their order checked.

@@ -192,7 +192,7 @@ class RestoreHandler:
     def _entry(self, use: Use) -> Entry:
         rows = self._parts.get(use.part)
         if rows is None:
-            rows = self._parts[use.part] = self._manifest.part(use.part)
+            rows = self._parts[use.part] = self._manifest.part(use.part, checked=True)
             if len(self._parts) > _PARTS_KEPT:
                 self._parts.popitem(last=False)
         else:

@@ -87,7 +87,7 @@ def restore_from_swarm(
             feed.wait_for_manifest()
             with Restore(manifest, target, options.restore, observer) as restore:
                 restore.prepare()
-                restore.fill(pool, feed.spans())
+                restore.fill(pool, restore.jobs(feed.spans()))
                 return restore.finish(), feed.result()
 
 

@@ -73,7 +73,7 @@ class DiskStore:
 
     def missing(self, frame_ids: Iterable[FrameId]) -> list[FrameId]:
         """Return those of `frame_ids` that are not here, in their order, each once."""
-        return [one for one in dict.fromkeys(frame_ids) if self.index.find(one) is None]
+        return self.index.absent(list(dict.fromkeys(frame_ids)))
 
     def find_chunk(self, chunk_id: ChunkId) -> PackedFrame | None:
         """Return the frame of a chunk that is known already."""
@@ -85,12 +85,11 @@ class DiskStore:
 
     def get_many(self, frame_ids: Sequence[FrameId]) -> Iterator[bytes]:
         """Yield the sealed bytes of frames in the order asked; neighbours are read together."""
-        places = []
+        found = self.index.find_many(frame_ids)
         for frame_id in frame_ids:
-            place = self.index.find(frame_id)
-            if place is None:
+            if frame_id not in found:
                 raise FrameMissing(f"frame {frame_id.hex()} is not in the store {self.folder}")
-            places.append(place)
+        places = [found[frame_id] for frame_id in frame_ids]
         return read_runs({place.pack: self._fd(place.pack) for place in places}, places)
 
     def put_many(self, frames: Sequence[StoredFrame]) -> None:
