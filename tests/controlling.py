@@ -104,9 +104,10 @@ class Recorder:
 
 
 class FakeSwarm:
-    """A swarm in which everything is here when it is asked for."""
+    """A swarm in which everything comes at once, when the gate is open."""
 
     def __init__(self) -> None:
+        self.stored: set[Root] = set()
         self.roots: dict[Root, Holding] = {}
         self.met: list[Peer] = []
         self.met_at: set[Root] = set()
@@ -116,18 +117,19 @@ class FakeSwarm:
         self.error: Exception | None = None
 
     async def seed(self, held: HeldRoot) -> None:
-        self.roots[held.root] = Holding(have_bytes=10, complete=True)
+        complete = held.root in self.stored
+        self.roots[held.root] = Holding(have_bytes=10 * complete, complete=complete)
 
     async def fetch(
         self, held: HeldRoot, peers: Sequence[Peer], observer: Observer
     ) -> Mapping[str, Any]:
-        self.roots[held.root] = Holding(have_bytes=0, complete=False)
         self.met.extend(peers)
         observer.on(StepProgress(step="fetch", done=5, total=10))
         await self.gate.wait()
         if self.error is not None:
             raise self.error
         self.fetched.append(f"{held.name} {held.generation}")
+        self.stored.add(held.root)
         await self.seed(held)
         return {"sealed_bytes": 10, "seconds": 0.1, "from": {"c": 10}}
 

@@ -27,7 +27,7 @@ from nodectl.errors import (
 )
 from nodectl.events import Observer, StepStarted
 from nodectl.ids import Root
-from nodectl.node.client import ControlClient, Peer
+from nodectl.node.client import ControlClient, Peer, Peers
 from nodectl.node.report import Pace, Reporter
 from nodectl.node.restore import RestoreArgv, run_restore
 from nodectl.node.state import HeldRoot, Membership, StateFolder
@@ -39,7 +39,7 @@ _POLL_S = 20.0  # how long the controller may hold a request for work
 _ANNOUNCE_S = 5.0  # while no tracker says otherwise
 _ENOUGH_PEERS = 12  # as many as a node wants as neighbours
 _HUNGRY_S = 1.0  # between announcements of a node that lacks frames and knows fewer peers
-_ALONE_S = 0.2  # of one that lacks frames and knows nobody
+_ALONE_S = 0.1  # between questions of one that begins and knows no seeder
 _BUG_LINES = 8
 
 T = TypeVar("T")
@@ -167,7 +167,9 @@ class Agent:
 
     async def _fetch_or_restore(self, job: Job, work: Work, observer: Observer) -> dict[str, Any]:
         held, peers = await self._held_root(job, observer)
-        self._roots.add(held.root)
+        await self._offer(held)
+        if not _has_seeder(peers):
+            peers = await self._first_peers(held.root)
         self._news.set()
         observer.on(StepStarted(step="fetch"))
         receipt = dict(await self._swarm.fetch(held, peers, observer))
@@ -178,6 +180,22 @@ class Agent:
             observer.on(StepStarted(step="restore"))
             receipt["restore"] = await run_restore(self._restore_argv, job, self._state, observer)
         return receipt
+
+    async def _first_peers(self, root: Root) -> tuple[Peer, ...]:
+        """Ask the tracker until it knows a seeder, but not long.
+
+        The seeder is told of the job at the same moment as this node: it is there in an instant,
+        or something is wrong with it.
+        """
+        peers: tuple[Peer, ...] = ()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._pace.seeder_within_s
+        while not self._swarm.holding(root).complete and loop.time() < until:
+            peers = (await self._announce(root)).peers
+            if _has_seeder(peers):
+                break
+            await asyncio.sleep(_ALONE_S)
+        return peers
 
     async def _held_root(self, job: Job, observer: Observer) -> tuple[HeldRoot, tuple[Peer, ...]]:
         """Get the release and the ticket of a job, check them, and remember the root."""
@@ -259,15 +277,15 @@ class Agent:
             self._news.clear()
             interval_s = _ANNOUNCE_S
             for root in tuple(self._roots):
-                interval_s = min(interval_s, await self._announce(root))
+                interval_s = min(interval_s, self._interval(root, await self._announce(root)))
             try:
                 async with asyncio.timeout(interval_s):
                     await self._news.wait()
             except TimeoutError:
                 continue
 
-    async def _announce(self, root: Root) -> float:
-        """Announce one root; return when to do it again, in seconds."""
+    async def _announce(self, root: Root) -> Peers:
+        """Announce one root and meet the peers that the tracker names, if it answers."""
         holding = self._swarm.holding(root)
         try:
             answer = await self._client.announce(
@@ -282,7 +300,14 @@ class Agent:
             log.warning("announcing %s: %s", root.hex()[:16], exc)
         else:
             self._swarm.meet(root, answer.peers)
-            if not holding.complete and len(answer.peers) < _ENOUGH_PEERS:
-                return _HUNGRY_S if answer.peers else _ALONE_S
-            return max(answer.interval_s, _HUNGRY_S)
-        return _ANNOUNCE_S
+            return answer
+        return Peers(peers=(), known=0, interval_s=_ANNOUNCE_S)
+
+    def _interval(self, root: Root, answer: Peers) -> float:
+        """Return after how many seconds to announce a root again."""
+        hungry = not self._swarm.holding(root).complete and len(answer.peers) < _ENOUGH_PEERS
+        return _HUNGRY_S if hungry else max(answer.interval_s, _HUNGRY_S)
+
+
+def _has_seeder(peers: Sequence[Peer]) -> bool:
+    return any(peer.complete for peer in peers)

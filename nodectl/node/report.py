@@ -24,12 +24,13 @@ _LINES_MAX = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How often to speak; seconds."""
+    """How often to speak, and how long to listen; seconds."""
 
     interval_s: float = 0.5  # between two reports of progress
     still_here_s: float = 10.0  # a report even when nothing is new
     retry_first_s: float = 1.0  # after no controller answered; doubled each time
     retry_most_s: float = 30.0
+    seeder_within_s: float = 3.0  # then a fetch begins also without a seeder
 
 
 class Takes(Protocol):

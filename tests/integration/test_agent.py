@@ -35,7 +35,13 @@ from nodectl.node.report import Pace
 from nodectl.node.state import Membership, StateFolder
 from nodectl.node.watch import check_all_done, watch_job
 
-PACE = Pace(interval_s=0.02, still_here_s=0.5, retry_first_s=0.05, retry_most_s=0.2)
+PACE = Pace(
+    interval_s=0.02,
+    still_here_s=0.5,
+    retry_first_s=0.05,
+    retry_most_s=0.2,
+    seeder_within_s=0.05,
+)
 BLOCK_2 = b"the root block of generation 2"
 ROOT_2 = Root(blake3(BLOCK_2).digest())
 
@@ -91,7 +97,10 @@ class Lab:
         if name != "c":
             await controller.member(state.folder, name)
         membership = dataclasses.replace(state.membership(), controllers=(controller.url,))
-        return Node(state, membership, FakeSwarm())
+        node = Node(state, membership, FakeSwarm())
+        if name == "c":
+            node.swarm.stored |= {ROOT, ROOT_2}
+        return node
 
 
 @pytest.fixture
@@ -230,7 +239,7 @@ def test_a_node_goes_on_with_its_job_after_its_own_restart(lab: Lab) -> None:
             n1.swarm = FakeSwarm()
             async with n1.serving():
                 assert (await _end(operator, view)).state is JobState.OK
-            n1.swarm = FakeSwarm()
+            n1.swarm.stored.add(ROOT)
             async with n1.serving():
                 await _until(lambda: _announced(operator, "n1"))
             assert list(n1.swarm.roots) == [ROOT]
