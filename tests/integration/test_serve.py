@@ -217,3 +217,68 @@ def _wait_for_connection(realm: Commands, watch: "subprocess.Popen[str]") -> Non
             return
         realm.ok("c", "status")  # takes a moment, and shows that the controller is well
     pytest.fail("the watcher does not connect")
+
+
+def _tree(folder: Path) -> Path:
+    tree = folder / "tree"
+    for number in range(40):
+        path = tree / f"d{number % 5}" / f"f{number}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.urandom(200_000))
+    return tree
+
+
+def _same(one: Path, other: Path) -> bool:
+    done = subprocess.run(["diff", "-r", one, other], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+def test_a_job_survives_kill_9_of_the_controller_and_of_a_node(realm: Commands) -> None:
+    """The whole way with real content: what was killed goes on where it was."""
+    controller, ready = realm.serve("c", "--controller")
+    token = realm.ok("c", "token", "create", "--uses", "2").strip()
+    for name in ("n1", "n2"):
+        realm.ok(name, "join", "--token", token, "--name", name)
+    node, _ = realm.serve("n1")
+    tree = _tree(realm.folder)
+    realm.ok("c", "image", "capture", "golden", "--tree", str(tree))
+    target = realm.folder / "copy"
+    target.mkdir()
+    realm.ok("c", "swarm", "push", "golden", "--nodes", "n1", "--restore", str(target), "--no-wait")
+    realm.ok("c", "swarm", "push", "golden", "--nodes", "n2", "--no-wait")  # n2 does not serve yet
+    node.kill()
+    controller.kill()
+    address = ready["control_url"].removeprefix("https://")
+    realm.serve("c", "--controller", "--listen", address)
+    realm.serve("n1")
+    realm.serve("n2")
+    for job in ("1", "2"):
+        realm.ok("c", "job", "watch", job)
+    assert _same(tree, target)
+
+
+def test_the_swarm_finishes_without_the_controller(realm: Commands) -> None:
+    controller, ready = realm.serve("c", "--controller")
+    realm.ok(
+        "s", "join", "--name", "s",
+        "--token", realm.ok("c", "token", "create", "--role", "operator").strip(),
+    )  # fmt: skip
+    realm.ok("n1", "join", "--name", "n1", "--token", realm.ok("c", "token", "create").strip())
+    realm.serve("s")
+    realm.serve("n1")
+    tree = _tree(realm.folder)
+    realm.ok("s", "image", "capture", "golden", "--tree", str(tree))
+    realm.ok("s", "swarm", "push", "golden", "--nodes", "n1", "--no-wait")
+    deadline = time.monotonic() + WAIT_S
+    while "n1" not in _states_of_job(realm, "running", "done"):
+        assert time.monotonic() < deadline
+    controller.kill()
+    realm.serve("c", "--controller", "--listen", ready["control_url"].removeprefix("https://"))
+    result = json.loads(realm.ok("c", "job", "watch", "1", "--json"))
+    receipt = next(row["receipt"] for row in result["nodes"] if row["node"] == "n1")
+    assert receipt["from"] == {"s": receipt["fetched_bytes"]}
+
+
+def _states_of_job(realm: Commands, *states: str) -> list[str]:
+    rows = json.loads(realm.ok("c", "job", "show", "1", "--json"))["nodes"]
+    return [row["node"] for row in rows if row["state"] in states]
