@@ -208,11 +208,3 @@ def job_key(job_id: int) -> str:
 def work_key(node: str, job_id: int) -> str:
     """Return the key of a node's work for a job."""
     return f"work/{node}/{job_id:010}"
-
-
-def job_state(works: tuple[Work, ...]) -> JobState:
-    """Conclude a job's state from what its nodes do; seeding does not count."""
-    states = {work.state for work in works if work.task is not Task.SEED}
-    if not states <= FINAL:
-        return JobState.RUNNING
-    return JobState.FAILED if WorkState.FAILED in states else JobState.OK

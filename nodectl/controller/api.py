@@ -15,6 +15,7 @@ from typing import Any
 from aiohttp import web
 
 from nodectl.catalog.model import Catalog
+from nodectl.catalog.records import JobState
 from nodectl.controller import wire
 from nodectl.controller.auth import (
     JOIN_PATH,
@@ -28,7 +29,7 @@ from nodectl.controller.bell import Bell
 from nodectl.controller.jobs import Jobs, Patience
 from nodectl.controller.members import Members
 from nodectl.controller.releases import Releases
-from nodectl.controller.tracker import INTERVAL_S, Announcement, Tracker
+from nodectl.controller.tracker import Announcement, Tracker
 from nodectl.errors import UnknownNode
 from nodectl.ids import Root
 from nodectl.trust.realm import Realm
@@ -40,6 +41,7 @@ _VERSION_MAX = 1 << 62
 _JOB_ID_MAX = 9_999_999_999
 _GENERATION_MAX = 9_999_999_999
 _EXPIRE_EVERY_S = 1.0
+_GATHER_S = 0.2  # events of many nodes go into one answer
 _UNKNOWN_SHOWN = 10
 
 
@@ -168,7 +170,7 @@ class ControlApi:
                 {"node": peer.node, "url": peer.url, "complete": peer.complete} for peer in peers
             ],
             "known": self.tracker.known(root),
-            "interval_s": INTERVAL_S,
+            "interval_s": self.tracker.interval_s(root),
         }
 
     # --- jobs ------------------------------------------------------------------------------
@@ -209,6 +211,8 @@ class ControlApi:
             if left <= 0 or self._event_bell.closed:
                 break
             await self._event_bell.wait(left)
+        if since and self.jobs.state(job_id) is JobState.RUNNING:
+            await asyncio.sleep(min(_GATHER_S, _wait_s(request)))
         return web.json_response(self._job(job_id, since=since))
 
     async def _report(self, request: web.Request) -> web.Response:

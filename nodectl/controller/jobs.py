@@ -27,7 +27,6 @@ from nodectl.catalog.records import (
     Work,
     WorkState,
     job_key,
-    job_state,
     work_key,
 )
 from nodectl.errors import UnknownJob, WriteConflict
@@ -92,12 +91,19 @@ class Jobs:
         self._version = int(now() * 1e6)
         self._jobs: dict[int, Job] = {}
         self._rows: dict[int, dict[str, Row]] = {}
+        # Counted along, so that a report costs the same however many nodes a job has: the nodes
+        # (seeders apart) that are not done yet, and those that failed. A job without open nodes
+        # has ended, and is in `_open` no more.
+        self._open: dict[int, set[str]] = {}
+        self._failed: dict[int, set[str]] = {}
         for document in catalog.list("jobs/"):
             self._remember(Job.from_json(document.value))
         for document in catalog.list("work/"):
             work = Work.from_json(document.value)
             if work.job_id in self._rows:
-                self._rows[work.job_id][work.node] = self._row(work)
+                self._show(self._row(work))
+        for job in tuple(self._jobs.values()):
+            self._mend(job)
 
     @property
     def version(self) -> int:
@@ -135,7 +141,7 @@ class Jobs:
         for node, task in works.items():
             work = Work(job_id=job.job_id, node=node, task=task)
             self._catalog.put(work_key(node, job.job_id), work.to_json(), expected=ABSENT)
-            self._rows[job.job_id][node] = self._row(work)
+            self._show(self._row(work))
         return job
 
     def get(self, job_id: int) -> Job:
@@ -158,21 +164,22 @@ class Jobs:
         self.get(job_id)
         # A version from the future is from another clock: then everything is new.
         after = since if since <= self._version else 0
-        rows = self._rows[job_id]
-        return tuple(rows[node] for node in sorted(rows) if rows[node].version > after)
+        new = [row for row in self._rows[job_id].values() if row.version > after]
+        return tuple(sorted(new, key=lambda row: row.work.node))
 
     def state(self, job_id: int) -> JobState:
-        """Return how far a job is."""
-        return job_state(tuple(row.work for row in self.rows(job_id)))
+        """Return how far a job is: it is ok only when every node is; seeding does not count."""
+        self.get(job_id)
+        if job_id in self._open:
+            return JobState.RUNNING
+        return JobState.FAILED if self._failed[job_id] else JobState.OK
 
     def work_for(self, node: str) -> tuple[tuple[Job, Work], ...]:
         """Return what a node has to do, oldest first."""
         return tuple(
             (self._jobs[job_id], self._rows[job_id][node].work)
-            for job_id in sorted(self._rows)
-            if node in self._rows[job_id]
-            and self._rows[job_id][node].work.state not in FINAL
-            and self._is_worth_doing(job_id, node)
+            for job_id in sorted(self._open)  # a seeder has nothing to do for one that ended
+            if node in self._rows[job_id] and self._rows[job_id][node].work.state not in FINAL
         )
 
     def report(self, job_id: int, node: str, report: Report) -> Row:
@@ -206,10 +213,8 @@ class Jobs:
             heard: when a node was last heard of at all, on the monotonic clock.
         """
         changed = False
-        for job_id, rows in self._rows.items():
-            if self.state(job_id) is not JobState.RUNNING:
-                continue
-            for row in list(rows.values()):
+        for job_id in tuple(self._open):
+            for row in tuple(self._rows[job_id].values()):
                 work = self._concluded(row, heard(row.work.node))
                 if work is not None:
                     self._change(row, work)
@@ -236,11 +241,6 @@ class Jobs:
     def _may_be_corrected(work: Work) -> bool:
         return work.by_controller and work.step == "report"
 
-    def _is_worth_doing(self, job_id: int, node: str) -> bool:
-        """A seeder has nothing to do for a job that ended."""
-        seeds = self._rows[job_id][node].work.task is Task.SEED
-        return not seeds or self.state(job_id) is JobState.RUNNING
-
     def _number(self, draft: Job) -> Job:
         """Write the job under the next free id."""
         for job_id in range(draft.job_id, draft.job_id + _NUMBER_TRIES):
@@ -255,6 +255,28 @@ class Jobs:
     def _remember(self, job: Job) -> None:
         self._jobs[job.job_id] = job
         self._rows[job.job_id] = {}
+        self._failed[job.job_id] = set()
+        self._open[job.job_id] = set(job.nodes)
+
+    def _mend(self, job: Job) -> None:
+        """Give each node without a row one that failed: the controller stopped in `create`."""
+        for node in job.nodes:
+            if node not in self._rows[job.job_id]:
+                work = Work(job_id=job.job_id, node=node, task=Task(job.kind.value))
+                sentence = "the controller stopped while it made this job"
+                self._change(self._row(work), _failed(work, "create", sentence))
+
+    def _show(self, row: Row) -> None:
+        """Make a row the one that counts."""
+        work = row.work
+        self._rows[work.job_id][work.node] = row
+        if work.task is Task.SEED:
+            return
+        nodes, failed = self._open.setdefault(work.job_id, set()), self._failed[work.job_id]
+        (nodes.discard if work.state in FINAL else nodes.add)(work.node)
+        (failed.add if work.state is WorkState.FAILED else failed.discard)(work.node)
+        if not nodes:
+            del self._open[work.job_id]
 
     def _row(self, work: Work) -> Row:
         self._version += 1
@@ -268,7 +290,7 @@ class Jobs:
             expected = ABSENT if present is None else present.revision
             self._catalog.put(key, work.to_json(), expected=expected)
         changed = replace(self._row(work), done=done, total=total)
-        self._rows[work.job_id][work.node] = changed
+        self._show(changed)
         return changed
 
 

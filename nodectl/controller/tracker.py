@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 from nodectl.ids import Root
 
-INTERVAL_S = 5.0  # how often a node announces
-_EXPIRES_S = 3 * INTERVAL_S
+INTERVAL_S = 5.0  # how often a node announces, at most
+ANNOUNCES_PER_S = 100.0  # of one swarm: what one controller hears beside its other work
+_EXPIRES = 3  # intervals of silence
+_FORGET_EVERY_S = 1.0
 PEERS_MAX = 50  # handed out at once: enough to choose 12 neighbours from, small at 10,000 nodes
 _ROOTS_MAX = 10_000
 
@@ -40,6 +42,7 @@ class Tracker:
         self._monotonic = monotonic
         self._rng = rng
         self._swarms: dict[Root, dict[str, _Heard]] = {}
+        self._forgot: dict[Root, float] = {}  # when the silent ones were last looked for
 
     def announce(self, root: Root, announcement: Announcement) -> tuple[Announcement, ...]:
         """Take one announcement; return peers other than the node itself."""
@@ -61,19 +64,25 @@ class Tracker:
         """Return how many nodes offer a root."""
         return len(self._alive(root))
 
+    def interval_s(self, root: Root) -> float:
+        """Return how often each node of a swarm is to announce itself."""
+        return max(INTERVAL_S, len(self._swarms.get(root, {})) / ANNOUNCES_PER_S)
+
     def forget(self, node: str) -> None:
         """Hand a node out no more."""
         for swarm in self._swarms.values():
             swarm.pop(node, None)
 
     def _alive(self, root: Root) -> list[Announcement]:
-        swarm = self._swarms.get(root, {})
-        oldest = self._monotonic() - _EXPIRES_S
-        for node in [node for node, heard in swarm.items() if heard.at < oldest]:
-            del swarm[node]
+        swarm, now = self._swarms.get(root, {}), self._monotonic()
+        if now - self._forgot.get(root, -_FORGET_EVERY_S) >= _FORGET_EVERY_S:
+            self._forgot[root] = now
+            oldest = now - _EXPIRES * self.interval_s(root)
+            for node in [node for node, heard in swarm.items() if heard.at < oldest]:
+                del swarm[node]
         return [heard.announcement for heard in swarm.values()]
 
     def _forget_silent_swarms(self) -> None:
         for root in list(self._swarms):
             if not self._alive(root):
-                del self._swarms[root]
+                del self._swarms[root], self._forgot[root]

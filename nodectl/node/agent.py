@@ -134,7 +134,7 @@ class Agent:
 
     async def _do(self, job: Job, work: Work) -> None:
         """Do one work and report it; a failure of it is a report, never the end of the agent."""
-        reporter = Reporter(self._client, job.job_id, pace=self._pace)
+        reporter = Reporter(self._client, job.job_id, pace=self._pace, speakers=len(job.nodes))
         async with asyncio.TaskGroup() as group:
             group.create_task(reporter.run())
             try:

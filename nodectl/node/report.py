@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 _SENTENCE_MAX = 4000  # characters that the controller takes
 _LINES_MAX = 20
+_REPORTS_PER_S = 500.0  # of all nodes of a job together, while they work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +45,17 @@ class Takes(Protocol):
 class Reporter:
     """The reports of one job; an `Observer` for the work, which may call it from any thread."""
 
-    def __init__(self, takes: Takes, job_id: int, *, pace: Pace | None = None) -> None:
-        """Start with "running", which tells the controller that the job was taken."""
+    def __init__(
+        self, takes: Takes, job_id: int, *, pace: Pace | None = None, speakers: int = 1
+    ) -> None:
+        """Start with "running", which tells the controller that the job was taken.
+
+        So many `speakers` report at the same time: the more they are, the less each says.
+        """
         self._takes = takes
         self._job_id = job_id
         self._pace = pace or Pace()
+        self._interval_s = max(self._pace.interval_s, speakers / _REPORTS_PER_S)
         self._latest: dict[str, Any] = {"state": WorkState.RUNNING.value, "step": "queued"}
         self._finished = asyncio.Event()
 
@@ -99,7 +106,7 @@ class Reporter:
                 sent, sent_at = latest, time.monotonic()
             if final:
                 return
-            await self._wait(self._pace.interval_s)
+            await self._wait(self._interval_s)
 
     async def _send(self, body: Mapping[str, Any]) -> bool:
         """Send one report, trying for ever; say whether the controller wants more of them."""

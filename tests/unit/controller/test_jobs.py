@@ -1,14 +1,16 @@
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from nodectl.catalog.memory import MemoryCatalog
-from nodectl.catalog.model import Catalog
+from nodectl.catalog.model import Catalog, Document
 from nodectl.catalog.records import JobKind, JobState, ReleaseRecord, Task, WorkState
 from nodectl.catalog.sqlite import SqliteCatalog
 from nodectl.controller.jobs import Jobs, Patience, Report
-from nodectl.errors import UnknownJob
+from nodectl.errors import NoSpace, UnknownJob
 from nodectl.ids import Root
 from nodectl.trust.release import Release, sign_release
 
@@ -176,6 +178,34 @@ def test_the_waiting_begins_anew_after_a_restart(clock: Clocks) -> None:
     jobs = _jobs(clock, catalog, take_within_s=60)
     assert not jobs.expire(lambda _node: 0)
     assert _states(jobs, job)["n1"] == "waiting"
+
+
+class FullCatalog(MemoryCatalog):
+    """Takes so many writes and no more."""
+
+    left = 0
+
+    def put(self, key: str, value: Mapping[str, Any], *, expected: int) -> Document:
+        if self.left == 0:
+            raise NoSpace("full")
+        self.left -= 1
+        return super().put(key, value, expected=expected)
+
+
+def test_a_job_that_was_not_made_whole_is_never_ok(clock: Clocks) -> None:
+    """The disk is full, or the plug is pulled, between the first node's row and the second's."""
+    catalog = FullCatalog()
+    catalog.left = 2
+    jobs = _jobs(clock, catalog)
+    with pytest.raises(NoSpace):
+        _create(jobs, "n1", "n2")
+    jobs_now = jobs.list()
+    assert [jobs.state(job.job_id) for job in jobs_now] == [JobState.RUNNING]
+    catalog.left = 100
+    again = _jobs(clock, catalog)
+    again.report(1, "n1", Report(state=DONE))
+    assert again.state(1) is JobState.FAILED
+    assert again.rows(1)[1].work.sentence == "the controller stopped while it made this job"
 
 
 def test_unknown_jobs_and_foreign_nodes(clock: Clocks) -> None:

@@ -1,6 +1,6 @@
 import random
 
-from nodectl.controller.tracker import INTERVAL_S, PEERS_MAX, Announcement, Tracker
+from nodectl.controller.tracker import ANNOUNCES_PER_S, INTERVAL_S, PEERS_MAX, Announcement, Tracker
 from nodectl.ids import Root
 
 ROOT = Root(bytes(32))
@@ -31,7 +31,7 @@ def test_who_is_silent_is_not_handed_out() -> None:
     tracker.announce(ROOT, _says("a"))
     clock.at += 3 * INTERVAL_S - 0.1
     assert len(tracker.announce(ROOT, _says("b"))) == 1
-    clock.at += 0.2
+    clock.at += 1.2
     assert tracker.announce(ROOT, _says("b")) == ()
 
 
@@ -49,3 +49,12 @@ def test_of_many_a_random_part_is_handed_out() -> None:
     one, two = tracker.peers(ROOT), tracker.peers(ROOT)
     assert len({p.node for p in one}) == len({p.node for p in two}) == PEERS_MAX
     assert set(one) != set(two)
+
+
+def test_the_more_nodes_the_less_often_each_speaks() -> None:
+    tracker = Tracker(Clock(), random.Random(1))
+    tracker.announce(ROOT, _says("a"))
+    assert tracker.interval_s(ROOT) == INTERVAL_S
+    for number in range(2000):
+        tracker.announce(ROOT, _says(f"n{number}"))
+    assert tracker.interval_s(ROOT) == 2001 / ANNOUNCES_PER_S
