@@ -129,7 +129,9 @@ def token_create(
 
 
 def join(
-    token: Annotated[str, typer.Option("--token", help="As `token create` printed it.")],
+    token: Annotated[
+        str, typer.Option("--token", envvar="NODECTL_TOKEN", help="As `token create` printed it.")
+    ],
     url: Annotated[
         str, typer.Argument(metavar="[URL]", help="The controller [as the token says].")
     ] = "",

@@ -61,7 +61,8 @@ def serve(
     Port 0 takes a free one. When everything listens it prints where; with --json that is one line
     {"ready": true, "control_url": ..., "peer_url": ...}.
 
-    Exit codes: 14 a wrong address, 32 a port is in use, 40 no member, or no controller.
+    Exit codes: 14 a wrong address, 25 it serves already, 32 a port is in use, 40 no member, or no
+    controller.
     """
     from nodectl.listen import CONTROL_PORT, PEER_PORT, parse_address
 
@@ -99,6 +100,7 @@ async def _serve(state: "StateFolder", wanted: _Wanted) -> None:
         loop.add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
         membership = state.membership()
+        stack.enter_context(state.serving())
         if wanted.controller:
             membership = await stack.enter_async_context(_controller(state, membership, wanted))
         client = await stack.enter_async_context(ControlClient(membership))

@@ -143,7 +143,10 @@ class Agent:
                 reporter.fail(str(exc), exc.lines)
             except NodectlError as exc:
                 reporter.fail(f"{exc} ({exc.hint})" if exc.hint else str(exc))
-            except Exception as exc:
+            except OSError as exc:
+                where = f": {exc.filename}" if exc.filename else ""
+                reporter.fail(f"{exc.strerror or type(exc).__name__}{where}")
+            except Exception as exc:  # the supervisor of one job may not end the others
                 log.exception("job %s failed in an unforeseen way", job.job_id)
                 lines = traceback.format_exception(exc)
                 reporter.fail(f"an error of nodectl itself: {exc!r}", tuple(lines[-_BUG_LINES:]))

@@ -7,11 +7,13 @@
     roots.json       the roots that this node holds and serves, with their swarm keys
     seen.json        the highest generation seen of each release name
     cache/           may be deleted at any time
+    serve.lock       locked (flock) by the one process that serves
 
 Folders have mode 0700 and files 0600. Every write replaces a whole file (`fsio.write_private`).
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -20,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from nodectl.errors import AlreadyThere, NoRealm, PathUnreadable
-from nodectl.fsio import fsync_folder, make_private_folder, write_private
+from nodectl.errors import AlreadyThere, NoRealm, PathUnreadable, StoreBusy
+from nodectl.fsio import PRIVATE_FILE, fsync_folder, make_private_folder, write_private
 from nodectl.ids import Root, checked_name, id_from_hex
 from nodectl.trust.keys import ContentKeys
 from nodectl.trust.token import Role
@@ -140,6 +142,27 @@ class StateFolder:
         make_private_folder(self.folder)
         make_private_folder(self.store)
         write_private(self.membership_file, _json_bytes(membership.to_json()))
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        """Be the one process that serves this state: two agents would do each job twice.
+
+        Raises:
+            StoreBusy: another one does.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        fd = os.open(self.folder / "serve.lock", flags, PRIVATE_FILE)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as exc:
+                raise StoreBusy(
+                    f"another nodectl serve uses {self.folder}",
+                    hint="end it first, or name another --state",
+                ) from exc
+            yield
+        finally:
+            os.close(fd)
 
     def forget_membership(self) -> None:
         """Remove node.json and the keys of all swarms; the store's frames stay."""

@@ -188,6 +188,10 @@ def test_an_unforeseen_error_fails_the_job_and_not_the_agent(lab: Lab) -> None:
                 view = await _end(operator, view)
                 assert "ZeroDivisionError" in _row(view, "n1")[2]
                 assert any("ZeroDivisionError" in line for line in view.rows[1].work.lines)
+                n1.swarm.error = OSError(28, "No space left on device", "/var/x")
+                view = await operator.create_job(JobKind.FETCH, "golden", ["n1"])
+                view = await _end(operator, view)
+                assert _row(view, "n1")[2] == "No space left on device: /var/x"
                 n1.swarm.error = None
                 view = await operator.create_job(JobKind.FETCH, "golden", ["n1"])
                 assert (await _end(operator, view)).state is JobState.OK

@@ -163,6 +163,28 @@ def test_a_port_in_use(realm: Commands) -> None:
             assert "next: " in story
 
 
+def test_one_process_serves_one_state(realm: Commands) -> None:
+    realm.serve("c", "--controller")
+    again = ("serve", "--controller", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0")
+    assert "another nodectl serve uses" in realm.fails("c", 25, *again)
+
+
+def test_what_answers_is_no_controller(realm: Commands) -> None:
+    """Something listens there and talks no TLS."""
+    token = realm.ok("c", "token", "create").strip()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        threading.Thread(target=_answer_nonsense, args=(other,), daemon=True).start()
+        url = f"https://127.0.0.1:{other.getsockname()[1]}"
+        assert url in realm.fails("x", 42, "join", url, "--token", token, "--name", "n")
+
+
+def _answer_nonsense(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.sendall(b"220 mail.example ESMTP\r\n")
+        connection.recv(1000)
+
+
 def test_a_member_that_is_no_controller(realm: Commands) -> None:
     realm.serve("c", "--controller")
     token = realm.ok("c", "token", "create", "--role", "operator").strip()
