@@ -2,9 +2,11 @@
 
 import contextlib
 import errno
+import fcntl
 import socket
 import ssl
-from collections.abc import AsyncIterator
+import struct
+from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -16,6 +18,7 @@ CONTROL_PORT = 7443
 PEER_PORT = 7444
 _PORT_MAX = 65535
 _ANY = ("0.0.0.0", "::", "")  # noqa: S104 - named here in order to be recognised
+_SIOCGIFADDR = 0x8915  # linux/sockios.h
 _SHUTDOWN_S = 2.0  # for requests under way
 
 
@@ -56,10 +59,11 @@ def parse_url(text: str, *, scheme: str, default_port: int) -> str:
     Raises:
         InvalidInput: another scheme, a path, or no host.
     """
-    given, separator, rest = text.rstrip("/").rpartition("://")
+    given, separator, rest = text.partition("://")
     if separator and given != scheme:
         raise InvalidInput(f"{text!r} does not begin with {scheme}://")
-    address = parse_address(rest, default_port=default_port)
+    place = (rest if separator else text).rstrip("/")
+    address = parse_address(place, default_port=default_port)
     if address.host in _ANY:
         raise InvalidInput(f"{text!r} names no host")
     return address.url(scheme)
@@ -69,7 +73,8 @@ def own_address(listen: Address, *, towards: str = "") -> str:
     """Return the host under which others reach what listens at `listen`.
 
     Where it listens everywhere, that is the address this machine would use towards a host (nothing
-    is sent); without a route it is the loopback address.
+    is sent). Without a route - a cluster's network often has no default one - it is the address of
+    the first interface that has one, and without any the loopback address.
     """
     if listen.host not in _ANY:
         return listen.host
@@ -80,7 +85,19 @@ def own_address(listen: Address, *, towards: str = "") -> str:
             probe.connect((towards or "192.0.2.1", 9))
             return str(probe.getsockname()[0])
         except OSError:
-            return "127.0.0.1"
+            return next(_interface_addresses(), "127.0.0.1")
+
+
+def _interface_addresses() -> Iterator[str]:
+    """Yield the IPv4 address of each interface that has one, loopback apart."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            if name == "lo":
+                continue
+            # struct ifreq: char ifr_name[16], then a sockaddr_in with the address at offset 4.
+            with contextlib.suppress(OSError):
+                answer = fcntl.ioctl(probe, _SIOCGIFADDR, struct.pack("256s", name.encode()))
+                yield socket.inet_ntoa(answer[20:24])
 
 
 @contextlib.asynccontextmanager

@@ -105,7 +105,8 @@ async def _serve(state: "StateFolder", wanted: _Wanted) -> None:
             membership = await stack.enter_async_context(_controller(state, membership, wanted))
         client = await stack.enter_async_context(ControlClient(membership))
         store = stack.enter_context(DiskStore(state.store))
-        towards = _controller_host(membership)
+        # Not the address by which this process reaches its own controller: that may be loopback.
+        towards = _controller_host(state.membership())
         swarm = await stack.enter_async_context(
             listening_swarm(
                 NodeSwarm(client, membership, store),

@@ -29,6 +29,7 @@ from nodectl.trust.keys import ContentKeys
 from nodectl.trust.token import Role
 
 VERSION = 1
+_GENERATIONS_SERVED = 3  # of each name, the last ones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +195,8 @@ class StateFolder:
             "root_block": held.root_block.hex(),
             "complete": held.complete,
         }
+        for root in _outdated(roots, held):
+            del roots[root]
         write_private(self._roots, _json_bytes(roots))
 
     def seen_generation(self, name: str) -> int:
@@ -286,6 +289,13 @@ def _remove_remains(target: Path) -> None:
         pid = remains.name.removeprefix(prefix)
         if not Path("/proc", pid).exists():
             shutil.rmtree(remains, ignore_errors=True)
+
+
+def _outdated(roots: Mapping[str, Any], held: HeldRoot) -> list[str]:
+    """Return the roots of generations of the held name that nobody asks for any more."""
+    same = [root for root, entry in roots.items() if entry["name"] == held.name]
+    same.sort(key=lambda root: int(roots[root]["generation"]), reverse=True)
+    return [root for root in same[_GENERATIONS_SERVED:] if root != held.root.hex()]
 
 
 def _json_bytes(document: Mapping[str, Any]) -> bytes:

@@ -64,6 +64,20 @@ def test_held_roots_and_seen_generations_are_remembered(tmp_path: Path) -> None:
     assert state.seen_generation("golden") == 3
 
 
+def test_of_one_name_the_last_generations_are_served(tmp_path: Path) -> None:
+    state = StateFolder(tmp_path)
+    for name, generation in [("a", 1), ("b", 1), ("a", 2), ("a", 3), ("a", 4), ("a", 2)]:
+        root = Root(bytes([ord(name), generation]) * 16)
+        state.hold_root(
+            HeldRoot(
+                root=root, swarm_key=bytes(32), name=name, generation=generation,
+                root_block=b"", complete=True,
+            )
+        )  # fmt: skip
+    held = sorted((one.name, one.generation) for one in state.held_roots())
+    assert held == [("a", 2), ("a", 3), ("a", 4), ("b", 1)]
+
+
 def test_leaving_forgets_every_key(tmp_path: Path) -> None:
     state = StateFolder(tmp_path / "s")
     state.write_membership(MEMBERSHIP)
