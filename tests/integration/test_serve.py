@@ -26,16 +26,17 @@ class Commands:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.prefix: dict[str, list[str]] = {}  # node: how its network namespace is entered
         self._started: list[subprocess.Popen[str]] = []
 
-    def _argv(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "nodectl", *words]
+    def _argv(self, node: str, *words: str) -> list[str]:
+        return [*self.prefix.get(node, []), sys.executable, "-m", "nodectl", *words]
 
     def run(self, node: str, *words: str) -> "subprocess.CompletedProcess[str]":
         """Run a command to its end with the state folder of one node."""
         environment = {**os.environ, "NODECTL_STATE": str(self.folder / node)}
         return subprocess.run(
-            self._argv(*words),
+            self._argv(node, *words),
             env=environment,
             capture_output=True,
             text=True,
@@ -61,7 +62,7 @@ class Commands:
     def start(self, node: str, *words: str) -> "subprocess.Popen[str]":
         """Start a command that goes on."""
         process = subprocess.Popen(
-            self._argv(*words),
+            self._argv(node, *words),
             env={**os.environ, "NODECTL_STATE": str(self.folder / node)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -304,3 +305,48 @@ def test_the_swarm_finishes_without_the_controller(realm: Commands) -> None:
 def _states_of_job(realm: Commands, *states: str) -> list[str]:
     rows = json.loads(realm.ok("c", "job", "show", "1", "--json"))["nodes"]
     return [row["node"] for row in rows if row["state"] in states]
+
+
+@pytest.fixture
+def two_hosts(commands: Commands) -> Iterator[Commands]:
+    """Two network namespaces on one cable, without a default route: `c` and `n1`."""
+    names = {node: f"nodectl-{os.getpid()}-{node}" for node in ("c", "n1")}
+    _ip("link", "add", f"nc{os.getpid()}c", "type", "veth", "peer", "name", f"nc{os.getpid()}n1")
+    try:
+        for number, (node, name) in enumerate(names.items(), 1):
+            _ip("netns", "add", name)
+            _ip("link", "set", f"nc{os.getpid()}{node}", "netns", name)
+            _ip("-n", name, "link", "set", "lo", "up")
+            _ip("-n", name, "addr", "add", f"10.99.0.{number}/24", "dev", f"nc{os.getpid()}{node}")
+            _ip("-n", name, "link", "set", f"nc{os.getpid()}{node}", "up")
+            commands.prefix[node] = ["ip", "netns", "exec", name]
+        yield commands
+    finally:
+        commands.end()
+        for name in names.values():
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=WAIT_S)
+
+
+@pytest.mark.netns
+def test_two_hosts_that_listen_everywhere_find_each_other(two_hosts: Commands) -> None:
+    """With the defaults a user has: every address is found out, none is given."""
+    two_hosts.ok("c", "init", "--realm", "lab", "--node", "c")
+    everywhere = ("serve", "--json")
+    ready = json.loads(_first_line(two_hosts.start("c", *everywhere, "--controller")))
+    assert ready["control_url"] == "https://10.99.0.1:7443"
+    assert ready["peer_url"] == "http://10.99.0.1:7444"
+    token = two_hosts.ok("c", "token", "create").strip()
+    two_hosts.ok("n1", "join", "--token", token, "--name", "n1")
+    ready = json.loads(_first_line(two_hosts.start("n1", *everywhere)))
+    assert ready["peer_url"] == "http://10.99.0.2:7444"
+    tree = _tree(two_hosts.folder)
+    two_hosts.ok("c", "image", "capture", "golden", "--tree", str(tree))
+    result = json.loads(two_hosts.ok("c", "swarm", "push", "golden", "--nodes", "n1", "--json"))
+    receipt = next(row["receipt"] for row in result["nodes"] if row["node"] == "n1")
+    assert receipt["from"] == {"c": receipt["fetched_bytes"]}
+    nodes = json.loads(two_hosts.ok("c", "node", "list", "--json"))["nodes"]
+    assert nodes[1]["address"] == "10.99.0.2"
