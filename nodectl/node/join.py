@@ -6,17 +6,33 @@ second connection was verified against that CA, does the token's secret leave th
 """
 
 import asyncio
+import contextlib
 import json
+import os
 import secrets
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 
-from nodectl.errors import AlreadyThere, ControllerUnreachable, TokenRefused
+from nodectl.errors import (
+    AlreadyThere,
+    ControllerUnreachable,
+    NodectlError,
+    PathUnreadable,
+    TokenRefused,
+)
 from nodectl.listen import CONTROL_PORT, parse_url
-from nodectl.node.client import Limits, read_answer, read_bounded, reason, unreachable
+from nodectl.node.client import (
+    ControlClient,
+    Limits,
+    read_answer,
+    read_bounded,
+    reason,
+    unreachable,
+)
 from nodectl.node.state import VERSION, Membership, StateFolder
 from nodectl.trust.ca import (
     CONTROLLER_NAME,
@@ -57,8 +73,10 @@ async def join(
             the controller that it names.
         NameTaken: another node has the name.
         ControllerUnreachable: no controller answers.
+        PathUnreadable: the state folder cannot be written.
     """
     old = _old_membership(state, force=force)
+    _check_writable(state.folder)
     urls = (parse_url(url, scheme="https", default_port=CONTROL_PORT),) if url else token.urls
     secret = secrets.token_bytes(KEY_BYTES)
     body = json.dumps(
@@ -79,9 +97,20 @@ async def join(
             failures.append(f"{one}: {reason(exc)}")
             continue
         membership = _membership(answer, secret, (one, *(u for u in token.urls if u != one)))
-        state.write_membership(membership)
+        await _write(state, membership)
         return membership
     raise unreachable(failures)
+
+
+async def _write(state: StateFolder, membership: Membership) -> None:
+    """Write the membership; where that fails, the controller is to forget this node again."""
+    try:
+        state.write_membership(membership)
+    except OSError:
+        with contextlib.suppress(NodectlError):
+            async with ControlClient(membership) as client:
+                await client.remove_node(membership.node)
+        raise
 
 
 def _old_membership(state: StateFolder, *, force: bool) -> Membership | None:
@@ -96,6 +125,16 @@ def _old_membership(state: StateFolder, *, force: bool) -> Membership | None:
             hint="nodectl leave first, or --force to join again",
         )
     return old
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be written, before the token is spent."""
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise PathUnreadable(
+            f"the state folder {folder} cannot be written: nothing was sent",
+            hint="run as root, or name another folder with --state",
+        )
 
 
 async def _pinned_ca(url: str, token: Token, limits: Limits) -> bytes:

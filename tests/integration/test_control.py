@@ -20,6 +20,7 @@ from nodectl.errors import (
     NameTaken,
     NodectlError,
     NotAllowed,
+    PathUnreadable,
     PortInUse,
     TokenRefused,
     UnknownImage,
@@ -154,6 +155,40 @@ def test_two_nodes_with_one_name(state: StateFolder, tmp_path: Path) -> None:
 
     run_async(main())
     assert not (tmp_path / "b").exists()
+
+
+def test_a_join_that_cannot_be_written_leaves_nothing_behind(
+    state: StateFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with running(state) as controller:
+            with monkeypatch.context() as patch:
+                patch.setattr(StateFolder, "write_membership", _full)
+                with pytest.raises(OSError, match="No space left"):
+                    await controller.member(tmp_path / "n", "n1")
+            async with controller.operator() as operator:
+                assert [node["name"] for node in await operator.nodes()] == ["c"]
+            await controller.member(tmp_path / "n", "n1")
+
+    run_async(main())
+
+
+def _full(_state: StateFolder, _membership: Membership) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_state_that_cannot_be_written_is_refused_before_the_token_is_sent(
+    state: StateFolder, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with running(state) as controller:
+            token = controller.token()
+            (tmp_path / "file").write_text("")
+            with pytest.raises(PathUnreadable, match="nothing was sent"):
+                await join(StateFolder(tmp_path / "file" / "n"), token, name="n", limits=LIMITS)
+            await join(StateFolder(tmp_path / "n"), token, name="n", limits=LIMITS)
+
+    run_async(main())
 
 
 def test_joining_again_needs_force_and_keeps_the_name(state: StateFolder, tmp_path: Path) -> None:
