@@ -240,6 +240,7 @@ def test_a_node_goes_on_with_its_job_after_its_own_restart(lab: Lab) -> None:
             view = await operator.create_job(JobKind.FETCH, "golden", ["n1"])
             async with n1.serving():
                 await _until(lambda: _at_step(operator, view, "fetch"))
+            assert [h.complete for h in n1.state.held_roots()] == [False]
             n1.swarm = FakeSwarm()
             async with n1.serving():
                 assert (await _end(operator, view)).state is JobState.OK

@@ -3,6 +3,7 @@ import threading
 import pytest
 
 from nodectl.catalog.memory import MemoryCatalog
+from nodectl.catalog.model import Document
 from nodectl.controller.members import JoinRequest, Members
 from nodectl.errors import NameTaken, NodectlError, TokenRefused, UnknownNode
 from nodectl.trust.realm import Realm, create_realm
@@ -126,6 +127,44 @@ def test_of_twenty_with_a_token_for_three_three_get_in(members: Members) -> None
         thread.join(20)
     assert outcomes.count("TokenRefused") == 17
     assert len(members.list()) == 3
+
+
+class InStep(MemoryCatalog):
+    """Two threads read a token in step: both have seen the same revision when they write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._barrier = threading.Barrier(2)
+        self.reads_in_step = 0
+
+    def get(self, key: str) -> Document | None:
+        document = super().get(key)
+        if key.startswith("tokens/") and self.reads_in_step > 0:
+            self.reads_in_step -= 1
+            self._barrier.wait(10)
+        return document
+
+
+def test_of_two_that_saw_the_same_token_one_gets_in(realm: Realm, clock: Clock) -> None:
+    catalog = InStep()
+    members = Members(catalog, realm, clock)
+    token = _token(members)
+    catalog.reads_in_step = 4  # each thread looks once before it spends, and once when it does
+    outcomes: list[str] = []
+
+    def machine(name: str) -> None:
+        try:
+            outcomes.append(members.join(_request(token, name)).name)
+        except NodectlError as exc:
+            outcomes.append(type(exc).__name__)
+
+    threads = [threading.Thread(target=machine, args=(name,)) for name in ("n1", "n2")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert outcomes.count("TokenRefused") == 1
+    assert len(members.list()) == 1
 
 
 def test_a_removed_node_is_unknown(members: Members) -> None:
