@@ -144,7 +144,8 @@ def _capture(
     codec = FrameCodec(folder.membership().content_keys, level=level)
     observer = observer_for(json_lines=json_output)
     with DiskStore(folder.store) as store, step(observer, STEP):
-        return capture_tree(tree, store, codec, options, observer)
+        memory = folder.cache / "captures"
+        return capture_tree(tree, store, codec, options, observer, memory=memory)
 
 
 def _publish(

@@ -4,13 +4,16 @@ The walk runs only as far ahead as the workers are busy, and entries go into the
 all before them are read: memory does not grow with the tree.
 """
 
+import json
 import os
 import stat
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nodectl.content import recapture
 from nodectl.content.excludes import Excludes
 from nodectl.content.frame import FrameCodec, FrameRef
 from nodectl.content.manifest import Entry, Kind, RootBlock
@@ -38,6 +41,7 @@ _BATCH_BYTES = 8 * MIB
 _BATCH_PATH_BYTES = 32 << 10
 _RANGE = 16 * MIB  # a large file is read by several workers, in ranges
 _RANGES_FROM = 64 * MIB
+_ROWS_AHEAD = 5000  # entries that may wait for being written; more than a part holds
 _META_BATCH = 8 * MIB  # sealed bytes of manifest parts gathered before they are stored
 
 
@@ -70,6 +74,8 @@ class _Row:
 
     found: Found
     waiting: int = 0  # results still to come
+    before: int = -1  # its number in the last capture, if it is as it was
+    run: int = 0  # rows up to this one that are as they were, one after the other in both captures
     link_to: bytes = b""
     results: list[FileResult] = field(default_factory=list)
 
@@ -80,8 +86,13 @@ def capture_tree(
     codec: FrameCodec,
     options: CaptureOptions,
     observer: Observer,
+    *,
+    memory: Path | None = None,
 ) -> CaptureReport:
     """Capture `tree` into `store`; the root block is stored last, when all else is durable.
+
+    `memory` is a folder in which is remembered what was seen, so that the next capture of the same
+    tree reads only what changed (see recapture.py).
 
     Raises:
         PathMissing, PathUnreadable, EmptyTree, FileChanged, NoSpace: as the words say. What was
@@ -91,15 +102,24 @@ def capture_tree(
     mounts = frozenset(os.fsencode(path.strip("/")) for path in options.mounts)
     walk = Walk(tree, excludes, mounts)
     packs, index = store.packs, store.folder / "index.sqlite"
+    began_ns, removals = time.time_ns(), store.index.removals()
+    key = json.dumps([sorted(options.excludes), sorted(options.mounts), codec.realm_tag().hex()])
+    record = None if memory is None else recapture.record_path(memory, tree)
+    previous = None if record is None else recapture.load(record, key, store, codec)
     with WorkerPool(lambda: CaptureHandler(tree, packs, index, codec)) as pool:
         capture = _Capture(walk, store, codec, options, observer)
+        capture.previous = previous
         for batch in pool.run(capture.jobs()):
             capture.take(batch)
         for batch in pool.run(capture.second_jobs()):
             capture.take(batch)
         for batch in pool.finish():
             capture.take(batch)
-    return capture.finish(excludes)
+    report = capture.finish(excludes)
+    if record is not None:
+        seen = capture.seen
+        recapture.save(record, seen, report.root, began_ns=began_ns, removals=removals, key=key)
+    return report
 
 
 class _Capture:
@@ -117,6 +137,10 @@ class _Capture:
         self._store = store
         self._options = options
         self._observer = observer
+        self.previous: recapture.Previous | None = None
+        self.seen = recapture.Seen()
+        self._last_before, self._last_run = -1, 0  # of the row before
+        self._walked = False  # whether the walk is at its end
         self._writer = ManifestWriter(codec, self._put_meta)
         self._meta: list[StoredFrame] = []
         self._meta_bytes = 0
@@ -139,7 +163,9 @@ class _Capture:
         for found in self._walk:
             row = _Row(found)
             self._rows.append(row)
-            if not stat.S_ISREG(found.status.st_mode) or self._is_later_link(row):
+            if self._needs_no_reading(row):
+                if len(self._rows) >= _ROWS_AHEAD and not self._rows[0].waiting:
+                    self._write_rows()
                 continue
             jobs = list(_file_jobs(number, found))
             row.waiting = len(jobs)
@@ -154,8 +180,19 @@ class _Capture:
             if len(batch) >= _BATCH_FILES or size >= _BATCH_BYTES or paths >= _BATCH_PATH_BYTES:
                 yield batch
                 batch, size, paths = [], 0, 0
+        self._walked = True
         if batch:
             yield batch
+
+    def _needs_no_reading(self, row: _Row) -> bool:
+        if self.previous is not None:
+            row.before = self.previous.number_of(row.found)
+            if row.before >= 0:
+                follows = row.before == self._last_before + 1
+                row.run = self._last_run + 1 if follows else 1
+            self._last_before, self._last_run = row.before, row.run
+        is_file = stat.S_ISREG(row.found.status.st_mode)
+        return not is_file or self._is_later_link(row) or row.before >= 0
 
     def second_jobs(self) -> Iterator[list[FileJob]]:
         """Yield large files that changed while their ranges were read: once more, by one worker."""
@@ -180,8 +217,7 @@ class _Capture:
             self._new_bytes += sum(frame.sealed_len for frame in batch.durable)
         for result in batch.files:
             self._take_file(result)
-        while self._rows and self._rows[0].waiting == 0:
-            self._write(self._rows.popleft())
+        self._write_rows()
         self._observer.on(StepProgress(step=STEP, done=self._plain_bytes))
 
     def _take_file(self, result: FileResult) -> None:
@@ -200,15 +236,49 @@ class _Capture:
             return
         del self._waiting[result.number]
 
+    def _write_rows(self) -> None:
+        """Write the rows at the front that are complete; parts that are as they were, whole."""
+        rows = self._rows
+        while rows and rows[0].waiting == 0:
+            if self.previous is not None and rows[0].before >= 0 and self._writer.at_boundary:
+                part = self.previous.part_at(rows[0].before)
+                if part is not None and len(rows) < part.entries and not self._walked:
+                    return  # not all of the part is there to be compared
+                if part is not None and self._is_all_there(part):
+                    self._write_part(part)
+                    continue
+            self._write(rows.popleft())
+
+    def _is_all_there(self, part: recapture.Reusable) -> bool:
+        """Say whether the next rows are just the entries of a part, each as it was."""
+        if len(self._rows) < part.entries:
+            return False
+        return self._rows[part.entries - 1].run >= part.entries
+
+    def _write_part(self, part: recapture.Reusable) -> None:
+        found = [self._rows.popleft().found for _ in range(part.entries)]
+        for one in found:
+            self.seen.add(one.path, one.status)
+        folders = (one.path for one in found if stat.S_ISDIR(one.status.st_mode))
+        self._writer.reuse_part(part.ref, part.totals, [one.path for one in found], folders)
+
+    def _add(self, entry: Entry, status: os.stat_result) -> None:
+        self.seen.add(entry.path, status)
+        self._writer.add(entry)
+
     def _write(self, row: _Row) -> None:
         """Add the entry of a complete row to the manifest, or say why there is none."""
-        found, path = row.found, row.found.path
         if row.link_to:
             self._write_link(row)
-            return
-        if not row.results:
-            self._write_special(found)
-            return
+        elif self.previous is not None and row.before >= 0:
+            self._add(self.previous.entry(row.before), row.found.status)
+        elif row.results:
+            self._write_file(row)
+        else:
+            self._write_special(row.found)
+
+    def _write_file(self, row: _Row) -> None:
+        found, path = row.found, row.found.path
         results = sorted(row.results, key=lambda one: one.begin)
         first = results[0]
         problem = next((one.problem for one in results if one.problem), "")
@@ -229,7 +299,8 @@ class _Capture:
                 )
             self._skip(path, "changed each time it was read")
         else:
-            self._writer.add(_file_entry(path, first.status or found.status, results))
+            status = first.status or found.status
+            self._add(_file_entry(path, status, results), status)
             return
         self._forget_link(found)
 
@@ -238,7 +309,7 @@ class _Capture:
         if row.link_to in self._lost_links:
             self._skip(found.path, "is a hard link to a file that was left out")
             return
-        self._writer.add(Entry(path=found.path, kind=Kind.LINK, target=row.link_to))
+        self._add(Entry(path=found.path, kind=Kind.LINK, target=row.link_to), found.status)
 
     def _write_special(self, found: Found) -> None:
         path, status = found
@@ -257,7 +328,7 @@ class _Capture:
             return
         entry = _entry(path, kind, status)
         device = status.st_rdev if kind in (Kind.CHAR, Kind.BLOCK) else 0
-        self._writer.add(entry._replace(size=device, target=target, xattrs=xattrs))
+        self._add(entry._replace(size=device, target=target, xattrs=xattrs), status)
 
     def _skip(self, path: bytes, why: str) -> None:
         self._skipped.append(path)
@@ -288,6 +359,7 @@ class _Capture:
             "excludes": list(excludes.patterns),
             "mounts_left_out": [os.fsdecode(path) for path in self._walk.mounts_left_out],
         }
+        self.seen.parts = self._writer.parts
         root, block, root_frame = self._writer.finish(head)
         self._store.put_many(self._meta)
         self._store.put_many([root_frame])

@@ -17,7 +17,7 @@ multiples.
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -237,6 +237,12 @@ class TreeOrder:
             self._file = entry
             self._covered = _data_end(entry, 0)
             self._full = len(entry.chunks) == RECORD_CHUNKS_MAX
+
+    def pass_over(self, paths: Sequence[bytes], directories: Iterable[bytes]) -> None:
+        """Take entries that are known to stand right: `directories` are those of `paths`."""
+        self.end_file()
+        self._directories.update(directories)
+        self._parent, self._name = split_path(paths[-1])
 
     def _may_follow(self, parent: bytes, name: bytes) -> bool:
         if not self._directories:

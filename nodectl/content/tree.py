@@ -4,7 +4,8 @@ A manifest is never whole in memory: a part holds about a thousand entries, and 
 them iterates.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from blake3 import blake3
@@ -66,6 +67,16 @@ def _joined(places: list[tuple[int, int]]) -> Iterator[Extent]:
     yield begin, end - begin
 
 
+@dataclass(slots=True, kw_only=True)
+class PartTotals:
+    """What a writer knows of one part."""
+
+    first: int  # number of the first entry that begins in it
+    whole: bool  # it begins with an entry, not with a MORE record
+    plain_bytes: int = 0
+    sealed_bytes: int = 0
+
+
 class ManifestWriter:
     """Takes entries in tree order and stores the manifest; `put` takes each frame of it."""
 
@@ -77,9 +88,8 @@ class ManifestWriter:
         self._rows: list[Entry] = []
         self._row_bytes = 0
         self._entries = 0
-        self._plain_bytes = 0
-        self._sealed_bytes = 0
         self._parts: list[FrameRef] = []
+        self.parts: list[PartTotals] = []
 
     def add(self, entry: Entry) -> None:
         """Add one entry; a file with all its chunks.
@@ -87,15 +97,35 @@ class ManifestWriter:
         Raises:
             ContentInvalid: it may not stand here, or is impossible.
         """
-        self._plain_bytes += sum(ref.plain_len for ref in entry.chunks)
-        self._sealed_bytes += sum(ref.sealed_len for ref in entry.chunks)
         self._entries += 1
         for record in split_records(entry):
             self._order.add(record)
+            if not self._rows:
+                first = self._entries - (record.kind != Kind.MORE)
+                self.parts.append(PartTotals(first=first, whole=record.kind != Kind.MORE))
+            self.parts[-1].plain_bytes += sum(ref.plain_len for ref in record.chunks)
+            self.parts[-1].sealed_bytes += sum(ref.sealed_len for ref in record.chunks)
             self._rows.append(record)
             self._row_bytes += record_bytes(record)
             if ends_part(record.path, len(self._rows), self._row_bytes):
                 self._end_part()
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether the next entry begins a part."""
+        return not self._rows
+
+    def reuse_part(
+        self, ref: FrameRef, totals: PartTotals, paths: Sequence[bytes], folders: Iterable[bytes]
+    ) -> None:
+        """Take over a stored part of another manifest: the entries `paths`, some of them folders.
+
+        Only `at_boundary`, and only a part that ended by `ends_part`.
+        """
+        self._order.pass_over(paths, folders)
+        self.parts.append(replace(totals, first=self._entries))
+        self._entries += len(paths)
+        self._parts.append(ref)
 
     def finish(self, head: dict[str, Any]) -> tuple[Root, RootBlock, StoredFrame]:
         """Store the last part and the head; return id, content and frame of the root block.
@@ -110,8 +140,8 @@ class ManifestWriter:
             KIND_TREE,
             self._codec.realm_tag(),
             self._entries,
-            self._plain_bytes,
-            self._sealed_bytes,
+            sum(part.plain_bytes for part in self.parts),
+            sum(part.sealed_bytes for part in self.parts),
             (head_ref, *self._parts),
         )
         data = encode_root_block(block)

@@ -24,6 +24,8 @@ CREATE TABLE frames (
 ) WITHOUT ROWID;
 CREATE INDEX frames_by_chunk ON frames (chunk_id);
 CREATE TABLE packs (pack TEXT PRIMARY KEY, indexed INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE removals (count INTEGER NOT NULL);
+INSERT INTO removals VALUES (abs(random() / 2));
 """
 _BUSY_TIMEOUT_S = 60.0
 _PARAMETERS = 500  # of one query; SQLite takes 32,766, more than a few hundred gain nothing
@@ -152,6 +154,12 @@ class Index:
         with self._transaction() as connection:
             connection.execute("DELETE FROM frames WHERE pack = ?", (pack,))
             connection.execute("DELETE FROM packs WHERE pack = ?", (pack,))
+            connection.execute("UPDATE removals SET count = count + 1")
+
+    def removals(self) -> int:
+        """Return a number that changes whenever frames are taken out, or the index is made anew."""
+        (count,) = self._connection().execute("SELECT count FROM removals").fetchone()
+        return int(count)
 
     def totals(self) -> tuple[int, int]:
         """Return the number of frames and their sealed bytes."""
