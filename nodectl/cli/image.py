@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,28 @@ image_app = typer.Typer(
 
 GenerationOption = Annotated[
     int, typer.Option("--generation", min=0, help="A generation; without it the last.")
+]
+
+ExcludeOption = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", metavar="PATTERN", help='Leave out, e.g. "/srv/*" or "*.o".'),
+]
+MountOption = Annotated[
+    list[str] | None,
+    typer.Option("--with-mount", metavar="PATH", help="A mount point below that belongs to it."),
+]
+SealOption = Annotated[
+    str, typer.Option(help="Leave out kernel, temporary and identity files: auto, yes or no.")
+]
+CompressOption = Annotated[str, typer.Option(help="fast (zstd 3) or best (zstd 9).")]
+UnreadableOption = Annotated[
+    bool, typer.Option("--skip-unreadable", help="Leave out what cannot be read.")
+]
+ChangingOption = Annotated[
+    bool, typer.Option("--skip-changing", help="Leave out what changes while it is read.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be left out, and stop.")
 ]
 
 
@@ -78,13 +101,8 @@ def capture(
     22 a file kept changing, 23 nothing to capture, 40 no realm, 42-43 the controller.
     """
     from nodectl.content.capture import CaptureOptions
-    from nodectl.errors import InvalidInput
-    from nodectl.ids import checked_name
 
-    try:
-        checked_name(name)
-    except ValueError as exc:
-        raise InvalidInput(str(exc)) from exc
+    _check_name(name)
     options = CaptureOptions(
         excludes=(*_default_excludes(tree, seal), *(exclude or ())),
         mounts=tuple(_below(tree, path) for path in with_mount or ()),
@@ -99,6 +117,16 @@ def capture(
     release = _publish(state, folder, name, report)
     document = _capture_document(release, report)
     print(json.dumps(document) if json_output else _capture_text(release, report))
+
+
+def _check_name(name: str) -> None:
+    from nodectl.errors import InvalidInput
+    from nodectl.ids import checked_name
+
+    try:
+        checked_name(name)
+    except ValueError as exc:
+        raise InvalidInput(str(exc)) from exc
 
 
 def _level(compress: str) -> int:
@@ -286,7 +314,7 @@ def _ready_target(target: Path, *, keep_extra: bool, yes: bool) -> None:
     if yes or keep_extra or not any(target.iterdir()):
         return
     question = f"{target} holds files: bring it to the image, removing what the image has not?"
-    if not typer.confirm(question, err=True):
+    if not sys.stdin.isatty() or not typer.confirm(question, err=True):
         raise NotConfirmed(f"{target} was left as it is", hint="--yes answers, --keep-extra keeps")
 
 

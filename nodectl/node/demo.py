@@ -148,6 +148,8 @@ async def run_demo(options: DemoOptions, observer: Observer) -> DemoResult:
     tree = options.tree or choose_tree()
     if not tree.is_dir():
         raise PathMissing(f"there is no directory {tree}", hint="name one with --tree")
+    if not options.work.is_dir():
+        raise PathMissing(f"there is no directory {options.work}", hint="name one with --work")
     _check_space(options, tree)
     with _work_folder(options.work) as work:
         demo = _Demo(options, tree.resolve(), work, observer)
