@@ -13,6 +13,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -26,7 +27,6 @@ from nodectl.ids import ChunkId, FrameId, Root
 from nodectl.store.memory import MemoryStore
 from nodectl.store.model import StoredFrame
 from nodectl.swarm.client import FetchOptions, fetch
-from nodectl.swarm.limits import Limits
 from nodectl.swarm.model import PeerInfo, Phase
 from nodectl.swarm.server import SwarmServer
 from nodectl.swarm.share import SwarmTask
@@ -37,17 +37,17 @@ MIB = 1 << 20
 class Forgetful(MemoryStore):
     """Stores nothing of what comes, so that memory is not what is measured."""
 
-    def put_many(self, frames):
-        return None
+    def put_many(self, frames: Sequence[StoredFrame]) -> None:
+        del frames
 
 
 class Fixed:
     """A tracker that always says the same."""
 
-    def __init__(self, peers):
+    def __init__(self, peers: Sequence[PeerInfo]) -> None:
         self._peers = peers
 
-    async def peers(self):
+    async def peers(self) -> Sequence[PeerInfo]:
         return self._peers
 
 
@@ -72,7 +72,9 @@ def usage() -> dict[str, float]:
     return {"cpu_s": used.ru_utime + used.ru_stime, "max_rss_bytes": used.ru_maxrss * 1024}
 
 
-async def node(pipe: Connection, name: str, task: SwarmTask, store, *, seeder: bool) -> None:
+async def node(
+    pipe: Connection, name: str, task: SwarmTask, store: MemoryStore, *, seeder: bool
+) -> None:
     loop = asyncio.get_running_loop()
     server = SwarmServer()
     app = web.Application()
@@ -80,7 +82,7 @@ async def node(pipe: Connection, name: str, task: SwarmTask, store, *, seeder: b
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    me = PeerInfo(name=name, url="http://127.0.0.1:%d" % runner.addresses[0][1])
+    me = PeerInfo(name=name, url=f"http://127.0.0.1:{runner.addresses[0][1]}")
     share = await server.add_swarm(task, store)
     pipe.send(me)
     before = usage()
@@ -111,8 +113,10 @@ async def node(pipe: Connection, name: str, task: SwarmTask, store, *, seeder: b
     await runner.cleanup()
 
 
-def run_node(pipe: Connection, name: str, args, *, seeder: bool) -> None:
-    task, store = args
+def run_node(
+    pipe: Connection, name: str, made: tuple[SwarmTask, MemoryStore], *, seeder: bool
+) -> None:
+    task, store = made
     if not seeder:
         store = Forgetful() if os.environ.get("FORGET") else MemoryStore()
     asyncio.run(node(pipe, name, task, store, seeder=seeder))

@@ -24,7 +24,7 @@ SCENES = st.builds(
 
 @settings(deadline=None, max_examples=40)
 @given(SCENES)
-def test_a_swarm_always_ends_and_asks_nobody_twice(scene):
+def test_a_swarm_always_ends_and_asks_nobody_twice(scene: Scene) -> None:
     outcome = simulate(scene)
     assert outcome.complete == outcome.expected
     assert outcome.repeated == 0
@@ -32,44 +32,44 @@ def test_a_swarm_always_ends_and_asks_nobody_twice(scene):
 
 
 @pytest.mark.parametrize(("nodes", "bound"), [(1, 1.05), (2, 1.2), (8, 1.25), (40, 1.6)])
-def test_the_makespan_stays_near_the_bound(nodes, bound):
+def test_the_makespan_stays_near_the_bound(nodes: int, bound: float) -> None:
     outcome = simulate(Scene(nodes=nodes, seed=3))
     assert outcome.ratio <= bound
     assert outcome.seeder_copies <= 1.2
 
 
-def test_the_same_seed_gives_the_same_swarm():
+def test_the_same_seed_gives_the_same_swarm() -> None:
     scene = Scene(nodes=10, spans=40, loss=0.05, liars=0.1, seed=5)
     first, second = (dataclasses.replace(simulate(scene), wall_s=0) for _ in range(2))
     assert first == second
     assert first != dataclasses.replace(simulate(dataclasses.replace(scene, seed=6)), wall_s=0)
 
 
-def test_liars_are_dropped_and_cost_little():
+def test_liars_are_dropped_and_cost_little() -> None:
     honest = simulate(Scene(nodes=30, seed=1))
     lied_to = simulate(Scene(nodes=30, seed=1, liars=0.1))
     assert lied_to.dropped_liars == 3
     assert lied_to.makespan_s <= 1.5 * honest.makespan_s
 
 
-def test_the_seeder_may_die_when_one_copy_is_out():
+def test_the_seeder_may_die_when_one_copy_is_out() -> None:
     outcome = simulate(Scene(nodes=12, seed=2, seeder_dies_after_copy=True))
     assert outcome.complete == 12
 
 
-def test_the_tracker_may_die_after_the_first_answers():
+def test_the_tracker_may_die_after_the_first_answers() -> None:
     outcome = simulate(Scene(nodes=60, seed=2, tracker_dies_s=0.1))
     assert outcome.complete == 60
 
 
-def test_a_fifth_of_the_peers_may_die_on_the_way():
+def test_a_fifth_of_the_peers_may_die_on_the_way() -> None:
     whole = simulate(Scene(nodes=30, seed=4))
     outcome = simulate(Scene(nodes=30, seed=4, killed=0.2))
     assert outcome.complete == outcome.expected == 24
     assert outcome.makespan_s <= 2 * whole.makespan_s
 
 
-def test_racks_make_no_islands():
+def test_racks_make_no_islands() -> None:
     outcome = simulate(Scene(nodes=60, racks=10, seed=4))
     assert outcome.complete == 60
     assert outcome.ratio < 2
