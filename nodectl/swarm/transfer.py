@@ -86,6 +86,7 @@ class Transfer:
         rate: RateLimiter,
     ) -> None:
         """Prepare; `now_ms` is the time as the controller counts it, `rate` limits what comes."""
+        self._share = share
         self._task = task = share.task
         self._me = me
         self._session = session
@@ -145,12 +146,10 @@ class Transfer:
             return None
 
     async def span(
-        self, peer: PeerInfo, span: int, wanted: Sequence[int], *, urgent: bool
+        self, peer: PeerInfo, span: int, wanted: Sequence[int], size: int, *, urgent: bool
     ) -> SpanReply:
-        """Fetch the frames `wanted` (indexes, ascending) of a span; never more bytes than these."""
-        refs = self._task.spans[span]
-        frames = "" if len(wanted) == len(refs) else to_ranges(wanted)
-        size = sum(refs[i].sealed_len for i in wanted)
+        """Fetch the frames `wanted` (indexes, ascending) of a span: exactly `size` bytes."""
+        frames = "" if len(wanted) == self._share.counts[span] else to_ranges(wanted)
         target = wire.span_target(self._base, span, frames=frames, urgent=urgent)
         try:
             async with await self._get(peer, target) as response:
@@ -203,24 +202,22 @@ class Transfer:
 
 
 def check_frames(
-    body: memoryview, refs: Sequence[FrameRef], wanted: Sequence[int]
+    body: memoryview, refs: Sequence[FrameRef]
 ) -> tuple[list[StoredFrame], list[int], bool]:
     """Cut a body into frames and check each; runs in a thread.
 
     Args:
-        body: the frames `wanted` behind each other; what is missing at the end is passed over.
-        refs: all frames of the span.
-        wanted: indexes into `refs`, ascending.
+        body: the frames `refs` behind each other; what is missing at the end is passed over.
+        refs: what they should be.
 
     Returns:
-        The good frames, their indexes, and whether there was a bad one.
+        The good frames, their indexes in `refs`, and whether there was a bad one.
     """
     good: list[StoredFrame] = []
     indexes: list[int] = []
     bad = False
     at = 0
-    for index in wanted:
-        chunk_id, frame_id, plain_len, sealed_len = refs[index]
+    for index, (chunk_id, frame_id, plain_len, sealed_len) in enumerate(refs):
         end = at + sealed_len
         if end > len(body):
             break
