@@ -2,7 +2,8 @@
 
     python bench/micro_swarm.py --mib 512 --frame-kib 64 --peers 1 --json
 
-With `--peers 1` this is one seeder and one node; on a machine of two cores both ends share them.
+With `--peers 1` this is one seeder and one node that forgets what it stored, so that RSS is that of
+the swarm; with more, each keeps what it got, to pass it on. On two cores all ends share them.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -34,6 +35,28 @@ from nodectl.swarm.share import SwarmTask
 MIB = 1 << 20
 
 
+class Made(MemoryStore):
+    """Has frames that are made when they are asked for: any size, and no memory for it."""
+
+    def __init__(self, count: int, size: int) -> None:
+        super().__init__()
+        self._noise = os.urandom(size - 8)
+        self._numbers = {FrameId(blake3(self.frame(i)).digest()): i for i in range(count)}
+
+    def frame(self, number: int) -> bytes:
+        return number.to_bytes(8, "big") + self._noise
+
+    def refs(self) -> list[FrameRef]:
+        size = 8 + len(self._noise)
+        return [FrameRef(ChunkId(one), one, size, size) for one in self._numbers]
+
+    def missing(self, frame_ids: Iterable[FrameId]) -> list[FrameId]:
+        return [one for one in frame_ids if one not in self._numbers]
+
+    def get_many(self, frame_ids: Sequence[FrameId]) -> Iterator[bytes]:
+        return (self.frame(self._numbers[one]) for one in frame_ids)
+
+
 class Forgetful(MemoryStore):
     """Stores nothing of what comes, so that memory is not what is measured."""
 
@@ -51,17 +74,9 @@ class Fixed:
         return self._peers
 
 
-def make(mib: int, frame_kib: int) -> tuple[SwarmTask, MemoryStore]:
-    store, refs = MemoryStore(), []
-    seed = os.urandom(frame_kib * 1024)
-    frames = []
-    for i in range(mib * 1024 // frame_kib):
-        sealed = i.to_bytes(8, "big") + seed[8:]
-        frame_id = FrameId(blake3(sealed).digest())
-        chunk_id = ChunkId(i.to_bytes(32, "big"))
-        refs.append(FrameRef(chunk_id, frame_id, len(sealed), len(sealed)))
-        frames.append(StoredFrame(frame_id, chunk_id, len(sealed), sealed))
-    store.put_many(frames)
+def make(mib: int, frame_kib: int) -> tuple[SwarmTask, Made]:
+    store = Made(mib * 1024 // frame_kib, frame_kib * 1024)
+    refs = store.refs()
     aim = min(max(mib * MIB // 256, MIB), 4 * MIB) // (frame_kib * 1024) or 1
     spans = [tuple(refs[i : i + aim]) for i in range(0, len(refs), aim)]
     return SwarmTask(root=Root(bytes(32)), phase=Phase.DATA, key=bytes(32), spans=spans), store
@@ -114,11 +129,11 @@ async def node(
 
 
 def run_node(
-    pipe: Connection, name: str, made: tuple[SwarmTask, MemoryStore], *, seeder: bool
+    pipe: Connection, name: str, made: tuple[SwarmTask, MemoryStore], *, seeder: bool, keep: bool
 ) -> None:
     task, store = made
     if not seeder:
-        store = Forgetful() if os.environ.get("FORGET") else MemoryStore()
+        store = MemoryStore() if keep else Forgetful()
     asyncio.run(node(pipe, name, task, store, seeder=seeder))
 
 
@@ -135,7 +150,11 @@ def main() -> None:
     for i in range(args.peers + 1):
         here, there = fork.Pipe()
         name = f"n{i}" if i else "seeder"
-        process = fork.Process(target=run_node, args=(there, name, made), kwargs={"seeder": not i})
+        process = fork.Process(
+            target=run_node,
+            args=(there, name, made),
+            kwargs={"seeder": not i, "keep": args.peers > 1},
+        )
         process.start()
         pipes.append(here)
         processes.append(process)

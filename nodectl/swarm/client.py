@@ -45,7 +45,7 @@ from nodectl.swarm.model import (
 )
 from nodectl.swarm.rate import RateLimiter
 from nodectl.swarm.share import Share
-from nodectl.swarm.transfer import NOTHING, SpanReply, Transfer, check_frames, open_session
+from nodectl.swarm.transfer import Transfer, check_frames, open_session
 from nodectl.units import format_duration
 
 _log = logging.getLogger(__name__)
@@ -300,11 +300,7 @@ class _Fetcher:
         wanted = self._share.missing_frames(span)
         refs = [self._share.task.spans[span][i] for i in wanted]
         size = sum(ref.sealed_len for ref in refs)
-        try:
-            async with asyncio.timeout(self._limits.span_s):
-                reply = await self._transfer.span(peer, span, wanted, size, urgent=urgent)
-        except TimeoutError:
-            reply = SpanReply(NOTHING, Failure.TIMEOUT)
+        reply = await self._transfer.span(peer, span, wanted, size, urgent=urgent)
         bad = False
         if reply.body:
             bad = await self._check(peer, _Wanted(span, wanted, refs), reply.body)

@@ -31,7 +31,7 @@ class Limits:
     # Time, in seconds.
     connect_s: float = 1.0  # a dead machine must cost no more (users met 30 s)
     progress_s: float = 5.0  # without one byte
-    span_s: float = 120.0  # one span altogether; stops a peer that drips
+    span_s: float = 120.0  # one span altogether; stops a peer that drips, keeps what it gave
     hedge_factor: float = 2.0  # times the 90th percentile of span times: then ask another, too
     race_factor: float = 1.0  # the same for the last spans, when there is nothing else to ask
     hedge_min_s: float = 0.2
@@ -52,6 +52,7 @@ class Limits:
     upload_slots: int = 8  # spans sent at one time
     upload_queue: int = 16  # requests that wait for a slot; the next gets 429 at once
     upload_queue_s: float = 1.0  # seconds in the queue, at most; well under `progress_s`
+    send_s: float = 10.0  # until a client took 128 KiB; then its slot goes to another
     holder_s: float = 15.0  # a client not seen for so long no longer counts as holding a span
     have_gap_s: float = 0.15  # seconds between two announcements to one neighbour
     have_wait_s: float = 10.0  # a long poll is answered after this, news or not

@@ -3,6 +3,7 @@
 Nothing here decides anything: answers become `Reply` values, failures become `Failure`s.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -167,21 +168,20 @@ class Transfer:
         if response.content_length != size:
             response.close()
             return SpanReply(NOTHING, Failure.BAD)
-        buffer = self.buffers.take()
+        buffer = self.buffers.take()[:size]
         failure: Failure | None = Failure.GONE
         at = 0
         try:
-            async for piece in response.content.iter_any():
-                end = at + len(piece)
-                if end > size:
-                    response.close()
-                    return SpanReply(NOTHING, Failure.BAD)
-                buffer[at:end] = piece
-                at = end
-                await self._rate.take(len(piece))
+            async with asyncio.timeout(self._limits.span_s):
+                async for piece in response.content.iter_any():
+                    buffer[at : at + len(piece)] = piece  # ValueError where it is too much
+                    at += len(piece)
+                    await self._rate.take(len(piece))
             failure = None if at == size else Failure.GONE
         except TimeoutError:
             failure = Failure.TIMEOUT
+        except ValueError:
+            failure = Failure.BAD
         except _ERRORS as exc:
             _log.debug("%s broke off: %r", response.url.host, exc)
         return SpanReply(buffer[:at], failure)

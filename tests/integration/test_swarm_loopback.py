@@ -2,11 +2,13 @@
 
 import asyncio
 import dataclasses
+import errno
 import time
 from collections.abc import Iterator, Sequence
 
 import aiohttp
 import pytest
+from aiohttp import web
 from swarm_lab import KEY, QUICK, ROOT, Lab, Peer, lab, make_frames, make_task
 
 from nodectl.errors import NoSpace, SwarmStalled
@@ -96,6 +98,74 @@ def test_a_seeder_with_a_damaged_frame_does_not_spread_it() -> None:
             assert report.dropped == ()
             bad_spans = 200 - bad.share.have.bit_count()
             assert bad_spans == bad.server.statistics().damaged <= 1
+
+    asyncio.run(scene())
+
+
+def test_a_disk_that_cannot_be_read_is_told_and_the_others_serve() -> None:
+    class Broken(MemoryStore):
+        def get_many(self, frame_ids: Sequence[FrameId]) -> Iterator[bytes]:
+            if FRAMES[9].frame_id in frame_ids:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().get_many(frame_ids)
+
+    async def scene() -> None:
+        async with lab(TASK) as made:
+            broken = await made.add("broken", FRAMES, store=Broken())
+            peer = await made.add("n0")
+            fetching = asyncio.ensure_future(peer.fetch())
+            while broken.server.statistics().damaged == 0:
+                await peer.share.wait_news(peer.share.since, 1)
+            await made.add("good", FRAMES)
+            assert (await fetching).dropped == ()
+            assert holds_all(peer)
+            assert list(broken.share.missing_frames(2)) == [0, 1, 2, 3]
+
+    asyncio.run(scene())
+
+
+def test_a_peer_that_stops_in_the_middle_gave_what_it_gave() -> None:
+    """Half of each body comes, then the line is cut: the whole frames of it are kept."""
+
+    async def half(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.content_length = 4 * 2048
+        await response.prepare(request)
+        number = int(request.match_info["span"])
+        sealed = b"".join(frame.sealed for frame in FRAMES[4 * number : 4 * number + 4])
+        await response.write(sealed[:5000])
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    async def scene() -> None:
+        async with lab(TASK) as made:
+            await made.add("seeder", FRAMES, on_span=half)
+            peer = await made.add("n0", limits=dataclasses.replace(QUICK, stall_s=1.0))
+            fetching = asyncio.ensure_future(peer.fetch())
+            async with asyncio.timeout(10):
+                while peer.share.held_bytes == 0:  # noqa: ASYNC110 - parts of spans are no news
+                    await asyncio.sleep(0.01)
+            fetching.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await fetching
+            assert peer.share.have == 0
+            assert peer.share.held_bytes % (2 * 2048) == 0
+
+    asyncio.run(scene())
+
+
+def test_a_late_joiner_gets_all_from_the_others_when_the_seeder_has_left() -> None:
+    async def scene() -> None:
+        async with lab(TASK) as made:
+            seeder = await made.add("seeder", FRAMES)
+            peers = await crowd(made, 2)
+            await fetch_all(peers)
+            await seeder.stop()
+            late = await made.add("late")
+            report = await late.fetch()
+            assert holds_all(late)
+            assert set(report.bytes_from) == {"n0", "n1"}
 
     asyncio.run(scene())
 
