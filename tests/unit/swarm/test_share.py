@@ -32,6 +32,7 @@ def test_news_are_what_came_after() -> None:
     start = one.since
     assert one.news_since("") == (True, 0)
     one.mark([2])
+    assert one.held_bytes == 200
     middle = one.since
     one.mark([0, 2])
     assert one.news_since(start) == (False, 0b101)
@@ -55,6 +56,7 @@ def test_what_is_taken_back_makes_everyone_ask_for_the_whole() -> None:
     one.unmark(1, [2])
     assert one.news_since(before) == (True, 0b101)
     assert list(one.missing_frames(1)) == [2]
+    assert one.held_bytes == 900
     assert not one.origin
 
 
