@@ -337,7 +337,7 @@ class Core:
         if neighbour.failures >= self._limits.failures_max:
             self._lose(neighbour.info.name)
         else:
-            wait = self._limits.dead_first_s * 2.0 ** (neighbour.failures - 1) * self._jitter()
+            wait = self._limits.broken_first_s * 2.0 ** (neighbour.failures - 1) * self._jitter()
             neighbour.not_before = self._now + wait
 
     # --- what next ----------------------------------------------------------------------------

@@ -39,7 +39,8 @@ class Limits:
     busy_first_s: float = 0.02  # after 429; doubles with each
     busy_max_s: float = 1.0
     refused_s: float = 0.5  # a seeder that sent the span to somebody else is not asked before
-    dead_first_s: float = 1.0  # after a failed connection; doubles with each
+    broken_first_s: float = 0.1  # after a connection that broke; doubles with each
+    dead_first_s: float = 1.0  # before a lost neighbour is tried again; doubles with each
     dead_max_s: float = 30.0
     failures_max: int = 3  # in a row: then another neighbour takes the place
     missing_max: int = 8  # spans announced and then not there: dropped

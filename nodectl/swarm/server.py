@@ -234,13 +234,12 @@ class SwarmServer:
             )
         sent = 0
         try:
-            if request.transport is None:  # it went away while it waited
-                raise ConnectionResetError
+            if request.transport is None:
+                return web.Response(status=400)  # it went away while it waited; nobody reads this
             body = await self._read(share, number, refs)
             response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
             response.content_length = len(body)
-            await response.prepare(request)
-            sent = await self._send(response, body)
+            sent = await self._send(request, response, body)
         finally:
             self._next_turn(served, client, number, sent=sent > 0)
         if not sent and request.transport is not None:
@@ -302,11 +301,12 @@ class SwarmServer:
 
     # --- bytes --------------------------------------------------------------------------------
 
-    async def _send(self, response: web.StreamResponse, body: bytes) -> int:
+    async def _send(self, request: web.Request, response: web.StreamResponse, body: bytes) -> int:
         """Send a body; return its length, or 0 when the client stopped to take it."""
         piece = _LIMITED_PIECE if self._rate.limited else _PIECE
         view = memoryview(body)
         try:
+            await response.prepare(request)
             for begin in range(0, len(body), piece):
                 part = view[begin : begin + piece]
                 await self._rate.take(len(part))

@@ -26,6 +26,13 @@ SIZE = sum(len(frame.sealed) for frame in FRAMES)
 BASE = swarm_path(ROOT, Phase.DATA)
 
 
+@pytest.fixture(autouse=True)
+def no_errors_in_servers(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """A request that is given up must not look like a bug in the log of the one who serves."""
+    yield
+    assert [r for r in caplog.get_records("call") if r.name == "aiohttp.server"] == []
+
+
 async def fetch_all(peers: list[Peer]) -> list[FetchReport]:
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(peer.fetch()) for peer in peers]
