@@ -319,6 +319,7 @@ class Core:
                 neighbour.deferred |= 1 << event.span
                 neighbour.deferrals.append((until, 1 << event.span))
                 neighbour.deferrals.sort()
+                neighbour.refused |= 1 << event.span
             case Failure.MISSING:
                 self._on_missing(neighbour, event.span)
             case Failure.TIMEOUT | Failure.GONE:

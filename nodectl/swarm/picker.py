@@ -23,6 +23,7 @@ class Neighbour:
     origin: bool = False
     deferred: int = 0  # set of spans not to be asked here before their time
     deferrals: list[tuple[float, int]] = field(default_factory=list)  # (until, set of one span)
+    refused: int = 0  # set of spans for which it sent us elsewhere once
     in_flight: dict[int, float] = field(default_factory=dict)  # span: asked at
     bytes_in_flight: int = 0
     not_before: float = 0.0  # back-off
@@ -64,6 +65,8 @@ def choose_request(
     from whoever has it, would keep every node at the origin until the origin has nothing new,
     and the exchange between nodes would begin only then: 1.5 times the bound for two nodes.)
 
+    What an origin refused once is urgent the second time: whom it named did not pass it on.
+
     Args:
         wanted: the set of spans that are missing and not asked for.
         ready: the neighbours that may be asked now.
@@ -80,7 +83,8 @@ def choose_request(
         if neighbour.origin:
             candidates &= ~with_fetchers
         if candidates:
-            return Choice(neighbour, random_span(rarity.rarest(candidates), rng), urgent=False)
+            span = random_span(rarity.rarest(candidates), rng)
+            return Choice(neighbour, span, urgent=bool(neighbour.refused >> span & 1))
     return None
 
 

@@ -53,6 +53,14 @@ def test_an_origin_is_asked_only_for_what_no_fetching_neighbour_has() -> None:
     assert choose([0], [origin], [origin, busy]) is None
 
 
+def test_what_was_refused_once_is_urgent_the_second_time() -> None:
+    origin = neighbour("origin", [0, 1], origin=True, refused=bits_of([0]))
+    first, second = choose([0], [origin]), choose([1], [origin])
+    assert first is not None
+    assert second is not None
+    assert (first.urgent, second.urgent) == (True, False)
+
+
 def test_the_urgent_choice_takes_it_from_the_origin_all_the_same() -> None:
     origin = neighbour("origin", [0], origin=True, deferred=bits_of([0]))
     choice = picker.choose_urgent(bits_of([0]), [origin], Rarity(), random.Random(0))
