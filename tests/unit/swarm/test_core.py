@@ -259,6 +259,7 @@ def test_the_degree_is_more_than_the_logarithm(peers: int) -> None:
 def test_a_peer_at_a_new_address_is_followed_there() -> None:
     one = Driver(4).with_peers("a", have=full(4))
     moved = PeerInfo(name="a", url="http://a:2")
-    one.step(PeersSeen((moved,)))
+    assert one.step(PeersSeen((moved,))) == []  # hearsay
+    one.step(PeersSeen((moved,), alive=True))
     assert [type(a) for a in one.actions if not isinstance(a, (Cancel, Request))][:1] == [Unfollow]
     assert Follow(moved) in one.actions
