@@ -256,10 +256,7 @@ class Core:
                 neighbour.not_before = self._now + wait
             case Failure.REFUSED:
                 until = self._now + max(event.retry_after, limits.refused_s * self._jitter())
-                neighbour.deferred |= 1 << event.span
-                neighbour.deferrals.append((until, 1 << event.span))
-                neighbour.deferrals.sort()
-                neighbour.refused |= 1 << event.span
+                neighbour.refuse(event.span, until)
             case Failure.MISSING:
                 self._on_missing(neighbour, event.span)
             case Failure.TIMEOUT | Failure.GONE:

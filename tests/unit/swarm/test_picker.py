@@ -53,8 +53,12 @@ def test_an_origin_is_asked_only_for_what_no_fetching_neighbour_has() -> None:
     assert choose([0], [origin], [origin, busy]) is None
 
 
-def test_what_was_refused_once_is_urgent_the_second_time() -> None:
-    origin = neighbour("origin", [0, 1], origin=True, refused=bits_of([0]))
+def test_what_was_refused_twice_is_urgent_the_third_time() -> None:
+    origin = neighbour("origin", [0, 1], origin=True)
+    for span in (0, 0, 1):
+        origin.refuse(span, 1.0)
+    assert choose([0, 1], [origin]) is None
+    origin.deferred = 0
     first, second = choose([0], [origin]), choose([1], [origin])
     assert first is not None
     assert second is not None
