@@ -2,7 +2,8 @@
 
     python bench/micro_swarm.py --mib 512 --frame-kib 64 --peers 1 --json
 
-With `--peers 1` this is one seeder and one node; on a machine of two cores both ends share them.
+With `--peers 1` this is one seeder and one node that forgets what it stored, so that RSS is that of
+the swarm; with more, each keeps what it got, to pass it on. On two cores all ends share them.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -26,7 +28,6 @@ from nodectl.ids import ChunkId, FrameId, Root
 from nodectl.store.memory import MemoryStore
 from nodectl.store.model import StoredFrame
 from nodectl.swarm.client import FetchOptions, fetch
-from nodectl.swarm.limits import Limits
 from nodectl.swarm.model import PeerInfo, Phase
 from nodectl.swarm.server import SwarmServer
 from nodectl.swarm.share import SwarmTask
@@ -34,34 +35,48 @@ from nodectl.swarm.share import SwarmTask
 MIB = 1 << 20
 
 
+class Made(MemoryStore):
+    """Has frames that are made when they are asked for: any size, and no memory for it."""
+
+    def __init__(self, count: int, size: int) -> None:
+        super().__init__()
+        self._noise = os.urandom(size - 8)
+        self._numbers = {FrameId(blake3(self.frame(i)).digest()): i for i in range(count)}
+
+    def frame(self, number: int) -> bytes:
+        return number.to_bytes(8, "big") + self._noise
+
+    def refs(self) -> list[FrameRef]:
+        size = 8 + len(self._noise)
+        return [FrameRef(ChunkId(one), one, size, size) for one in self._numbers]
+
+    def missing(self, frame_ids: Iterable[FrameId]) -> list[FrameId]:
+        return [one for one in frame_ids if one not in self._numbers]
+
+    def get_many(self, frame_ids: Sequence[FrameId]) -> Iterator[bytes]:
+        return (self.frame(self._numbers[one]) for one in frame_ids)
+
+
 class Forgetful(MemoryStore):
     """Stores nothing of what comes, so that memory is not what is measured."""
 
-    def put_many(self, frames):
-        return None
+    def put_many(self, frames: Sequence[StoredFrame]) -> None:
+        del frames
 
 
 class Fixed:
     """A tracker that always says the same."""
 
-    def __init__(self, peers):
+    def __init__(self, peers: Sequence[PeerInfo]) -> None:
         self._peers = peers
 
-    async def peers(self):
+    async def peers(self) -> Sequence[PeerInfo]:
         return self._peers
 
 
-def make(mib: int, frame_kib: int) -> tuple[SwarmTask, MemoryStore]:
-    store, refs = MemoryStore(), []
-    seed = os.urandom(frame_kib * 1024)
-    frames = []
-    for i in range(mib * 1024 // frame_kib):
-        sealed = i.to_bytes(8, "big") + seed[8:]
-        frame_id = FrameId(blake3(sealed).digest())
-        chunk_id = ChunkId(i.to_bytes(32, "big"))
-        refs.append(FrameRef(chunk_id, frame_id, len(sealed), len(sealed)))
-        frames.append(StoredFrame(frame_id, chunk_id, len(sealed), sealed))
-    store.put_many(frames)
+def make(mib: int, frame_kib: int) -> tuple[SwarmTask, Made]:
+    store = Made(mib * 1024 // frame_kib, frame_kib * 1024)
+    refs = store.refs()
     aim = min(max(mib * MIB // 256, MIB), 4 * MIB) // (frame_kib * 1024) or 1
     spans = [tuple(refs[i : i + aim]) for i in range(0, len(refs), aim)]
     return SwarmTask(root=Root(bytes(32)), phase=Phase.DATA, key=bytes(32), spans=spans), store
@@ -72,7 +87,9 @@ def usage() -> dict[str, float]:
     return {"cpu_s": used.ru_utime + used.ru_stime, "max_rss_bytes": used.ru_maxrss * 1024}
 
 
-async def node(pipe: Connection, name: str, task: SwarmTask, store, *, seeder: bool) -> None:
+async def node(
+    pipe: Connection, name: str, task: SwarmTask, store: MemoryStore, *, seeder: bool
+) -> None:
     loop = asyncio.get_running_loop()
     server = SwarmServer()
     app = web.Application()
@@ -80,7 +97,7 @@ async def node(pipe: Connection, name: str, task: SwarmTask, store, *, seeder: b
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    me = PeerInfo(name=name, url="http://127.0.0.1:%d" % runner.addresses[0][1])
+    me = PeerInfo(name=name, url=f"http://127.0.0.1:{runner.addresses[0][1]}")
     share = await server.add_swarm(task, store)
     pipe.send(me)
     before = usage()
@@ -111,10 +128,12 @@ async def node(pipe: Connection, name: str, task: SwarmTask, store, *, seeder: b
     await runner.cleanup()
 
 
-def run_node(pipe: Connection, name: str, args, *, seeder: bool) -> None:
-    task, store = args
+def run_node(
+    pipe: Connection, name: str, made: tuple[SwarmTask, MemoryStore], *, seeder: bool, keep: bool
+) -> None:
+    task, store = made
     if not seeder:
-        store = Forgetful() if os.environ.get("FORGET") else MemoryStore()
+        store = MemoryStore() if keep else Forgetful()
     asyncio.run(node(pipe, name, task, store, seeder=seeder))
 
 
@@ -131,7 +150,11 @@ def main() -> None:
     for i in range(args.peers + 1):
         here, there = fork.Pipe()
         name = f"n{i}" if i else "seeder"
-        process = fork.Process(target=run_node, args=(there, name, made), kwargs={"seeder": not i})
+        process = fork.Process(
+            target=run_node,
+            args=(there, name, made),
+            kwargs={"seeder": not i, "keep": args.peers > 1},
+        )
         process.start()
         pipes.append(here)
         processes.append(process)

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """A swarm in simulated time, run by the very core, picker and admission that the product runs.
 
     python bench/simulate.py --nodes 1000 --racks 20 --loss 0.01 --liars 0.02 --seed 1 --json
@@ -46,7 +45,7 @@ from nodectl.swarm.model import (
 )
 
 HANDED_OUT = 50  # peers that the tracker names in one answer
-RIPPLE = 24  # links looked at again when one transfer begins or ends
+RIPPLE = 12  # links looked at again when one transfer begins or ends
 GIVE_UP_S = 100_000.0  # simulated
 
 
@@ -244,15 +243,13 @@ class Simulation:
                 self.after(latency, lambda: self.follow(node, peer))
             case Unfollow(name):
                 self.nodes[name].followers.pop(node.info.name, None)
-            case Request(peer, span, urgent):
-                self.after(latency, lambda: self.ask(node, self.nodes[peer.name], span, urgent))
+            case Request(peer):
+                self.after(latency, lambda: self.ask(node, self.nodes[peer.name], action))
             case Cancel(name, span):
                 self.cancel(node, self.nodes[name], span)
             case Drop(peer, _):
-                if self.nodes[peer.name].liar:
-                    self.liars_dropped.add(peer.name)
-                else:
-                    raise AssertionError(f"{peer.name} is honest and was dropped")
+                assert self.nodes[peer.name].liar, f"{peer.name} is honest and was dropped"
+                self.liars_dropped.add(peer.name)
             case AskForPeers():
                 self.after(latency, lambda: self.track(node))
             case Finished():
@@ -292,7 +289,8 @@ class Simulation:
     def fail(self, node: Node, event: SpanFailed, delay: float) -> None:
         self.after(delay, lambda: self.tell(node, event))
 
-    def ask(self, node: Node, peer: Node, span: int, urgent: bool) -> None:
+    def ask(self, node: Node, peer: Node, request: Request) -> None:
+        span, urgent = request.span, request.urgent
         name, latency = peer.info.name, self.scene.latency
         if not peer.alive:
             self.fail(node, SpanFailed(name, span, Failure.TIMEOUT), 1.0)
@@ -353,7 +351,7 @@ class Simulation:
         for link in touched.values():
             for flow, other in link.flows.items():
                 rate = min(link.level, other.level)
-                if rate != flow.rate:
+                if abs(rate - flow.rate) > 0.03 * flow.rate:
                     self.set_rate(flow, rate)
 
     def set_rate(self, flow: Flow, rate: float) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from blake3 import blake3
 
 from nodectl.content.frame import FrameRef
@@ -103,12 +104,14 @@ class Lab:
         *,
         limits: Limits | None = None,
         store: MemoryStore | None = None,
-        announced: bool = True,
+        on_span: Handler | None = None,
     ) -> Peer:
         limits = limits or self._limits
         store = store or MemoryStore()
         store.put_many(frames)
         server = SwarmServer(limits=limits)
+        if on_span is not None:
+            server._on_span = on_span  # type: ignore[assignment,method-assign]
         app = web.Application()
         server.mount(app)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
@@ -120,8 +123,7 @@ class Lab:
         share = await server.add_swarm(self.task, store)
         peer = Peer(info, store, server, share, runner, self.tracker, limits)
         self.peers[name] = peer
-        if announced:
-            self.tracker.known[name] = info
+        self.tracker.known[name] = info
         return peer
 
     async def close(self) -> None:

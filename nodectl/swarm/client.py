@@ -17,6 +17,7 @@ from typing import Protocol
 
 import aiohttp
 
+from nodectl.content.frame import FrameRef
 from nodectl.errors import NodectlError, SwarmStalled
 from nodectl.events import Note, NullObserver, Observer, StepProgress
 from nodectl.store.model import StoredFrame
@@ -44,7 +45,7 @@ from nodectl.swarm.model import (
 )
 from nodectl.swarm.rate import RateLimiter
 from nodectl.swarm.share import Share
-from nodectl.swarm.transfer import NOTHING, SpanReply, Transfer, check_frames, open_session
+from nodectl.swarm.transfer import Transfer, check_frames, open_session
 from nodectl.units import format_duration
 
 _log = logging.getLogger(__name__)
@@ -130,6 +131,15 @@ class _Good:
     frames: list[StoredFrame]
     indexes: set[int]
     size: int  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is asked of a span."""
+
+    span: int
+    indexes: Sequence[int]  # in the span, ascending
+    refs: Sequence[FrameRef]  # the same frames
 
 
 class _Fetcher:
@@ -288,14 +298,12 @@ class _Fetcher:
             self._good_went.clear()
             await self._good_went.wait()
         wanted = self._share.missing_frames(span)
-        try:
-            async with asyncio.timeout(self._limits.span_s):
-                reply = await self._transfer.span(peer, span, wanted, urgent=urgent)
-        except TimeoutError:
-            reply = SpanReply(NOTHING, Failure.TIMEOUT)
+        refs = [self._share.task.spans[span][i] for i in wanted]
+        size = sum(ref.sealed_len for ref in refs)
+        reply = await self._transfer.span(peer, span, wanted, size, urgent=urgent)
         bad = False
         if reply.body:
-            bad = await self._check(peer, span, wanted, reply.body)
+            bad = await self._check(peer, _Wanted(span, wanted, refs), reply.body)
             self._transfer.buffers.give(reply.body)
         failure = Failure.BAD if bad else reply.failure
         self._requests.pop((peer.name, span), None)
@@ -305,17 +313,15 @@ class _Fetcher:
         self._failures[failure] += 1
         self._tell(SpanFailed(peer.name, span, failure, reply.retry_after, reply.alternatives))
 
-    async def _check(
-        self, peer: PeerInfo, span: int, wanted: Sequence[int], body: memoryview
-    ) -> bool:
+    async def _check(self, peer: PeerInfo, wanted: _Wanted, body: memoryview) -> bool:
         """Check frames in a thread and queue the good ones; say whether there was a bad one."""
-        refs = self._share.task.spans[span]
-        frames, indexes, bad = await asyncio.get_running_loop().run_in_executor(
-            self._threads, check_frames, body, refs, wanted
+        frames, places, bad = await asyncio.get_running_loop().run_in_executor(
+            self._threads, check_frames, body, wanted.refs
         )
         if frames:
-            size = sum(refs[i].sealed_len for i in indexes)
-            self._good.append(_Good(span, frames, set(indexes), size))
+            size = sum(wanted.refs[place].sealed_len for place in places)
+            indexes = {wanted.indexes[place] for place in places}
+            self._good.append(_Good(wanted.span, frames, indexes, size))
             self._good_bytes += size
             self._bytes_from[peer.name] += size
             self._last_came = self._clock()
@@ -360,7 +366,7 @@ class _Fetcher:
         """Tell the share and the caller what is durable now."""
         share = self._share
         before = share.have
-        whole = [g.span for g in batch if len(g.indexes) == len(share.task.spans[g.span])]
+        whole = [g.span for g in batch if len(g.indexes) == share.counts[g.span]]
         share.mark(whole)
         for good in batch:
             if not share.have >> good.span & 1:

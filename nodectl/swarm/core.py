@@ -6,13 +6,12 @@ need no memory stand in `picker.py`, numbers in `limits.py`. Bytes, frames and s
 known here: a span is a number with a size. Pure.
 """
 
-import math
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nodectl.swarm import picker
-from nodectl.swarm.bitfield import Rarity, Rng, full
+from nodectl.swarm.bitfield import Rng, full
+from nodectl.swarm.circle import Circle
 from nodectl.swarm.limits import Limits
 from nodectl.swarm.model import (
     Action,
@@ -33,9 +32,9 @@ from nodectl.swarm.model import (
     Tick,
     Unfollow,
 )
+from nodectl.swarm.pace import Pace
 from nodectl.swarm.picker import Neighbour
 
-_TIMES_KEPT = 50  # span times from which the percentile is taken
 _HOUSEKEEPING_S = 1.0
 _HEDGES_AT_ONCE = 2
 
@@ -46,14 +45,6 @@ class _Asked:
 
     since: float  # of the first request
     peers: list[str]
-
-
-@dataclass(slots=True)
-class _Dead:
-    """A peer that did not answer: when to try again."""
-
-    until: float
-    times: int
 
 
 class Core:
@@ -71,7 +62,6 @@ class Core:
             limits: the numbers.
             rng: breaks ties, jitters waits.
         """
-        self._me = me
         self._sizes = sizes
         self._limits = limits
         self._rng = rng
@@ -81,15 +71,10 @@ class Core:
         self._asked: dict[int, _Asked] = {}
         self._asked_bits = 0
         self._bytes_in_flight = 0
-        self._known: dict[str, PeerInfo] = {}
-        self._neighbours: dict[str, Neighbour] = {}
-        self._dead: dict[str, _Dead] = {}
-        self._dropped: set[str] = {me.name}
-        self._rarity = Rarity()
-        self._rate = 0.0  # bytes/s, averaged over `rate_tau_s`
-        self._rate_at: float | None = None
-        self._times: deque[float] = deque(maxlen=_TIMES_KEPT)  # seconds a span took
-        self._p90 = limits.progress_s
+        self._circle = Circle(me, limits, rng)
+        self._neighbours = self._circle.neighbours
+        self._rarity = self._circle.rarity
+        self._pace = Pace(limits.rate_tau_s, limits.progress_s)
         self._ask_at = 0.0
         self._ask_wait = limits.ask_first_s
         self._starving_since: float | None = None
@@ -119,7 +104,7 @@ class Core:
             case PeerGone(peer):
                 self._lose(peer)
             case PeerHave():
-                self._on_have(event)
+                self._circle.hear(event)
             case SpanArrived(peer, span):
                 self._on_arrived(peer, span)
             case SpanFailed():
@@ -149,7 +134,7 @@ class Core:
     @property
     def peers(self) -> tuple[PeerInfo, ...]:
         """All peers ever seen and not dropped."""
-        return tuple(self._known.values())
+        return tuple(self._circle.known.values())
 
     @property
     def followed(self) -> tuple[str, ...]:
@@ -161,55 +146,21 @@ class Core:
     def _meet(self, peers: Sequence[PeerInfo], *, alive: bool = False) -> None:
         """Remember peers; news makes the next question to the tracker come soon again."""
         for peer in peers:
-            if alive:
-                self._dead.pop(peer.name, None)
-            if peer.name in self._dropped or self._known.get(peer.name) == peer:
-                continue
-            if peer.name not in self._known and len(self._known) >= self._limits.peers_known:
-                continue
-            if peer.name in self._neighbours:  # it came back at another address
-                self._leave(self._neighbours[peer.name])
-            self._known[peer.name] = peer
-            self._dead.pop(peer.name, None)
-            self._ask_wait = self._limits.ask_first_s
-        self._follow_more(self._limits.neighbours(len(self._known)))
+            if self._circle.meet(peer, alive=alive):
+                self._ask_wait = self._limits.ask_first_s
+                if peer.name in self._neighbours:  # it came back at another address
+                    self._leave(self._neighbours[peer.name])
+        self._follow_more(self._circle.want)
 
     def _follow_more(self, want: int) -> None:
-        room = want - len(self._neighbours)
-        if room <= 0:
-            return
-        free = [
-            peer
-            for name, peer in self._known.items()
-            if name not in self._neighbours
-            and ((dead := self._dead.get(name)) is None or dead.until <= self._now)
-        ]
-        followed = [neighbour.info for neighbour in self._neighbours.values()]
-        chosen = picker.choose_follows(self._me, free, followed, want, self._rng, self._limits)
-        for peer in chosen:
-            same_rack = bool(self._me.rack) and peer.rack == self._me.rack
-            self._neighbours[peer.name] = Neighbour(info=peer, same_rack=same_rack)
-            self._actions.append(Follow(peer))
-
-    def _on_have(self, event: PeerHave) -> None:
-        neighbour = self._neighbours.get(event.peer)
-        if neighbour is None:
-            return
-        have = event.have if event.replaces else neighbour.have | event.have
-        self._rarity.add(have & ~neighbour.have)
-        self._rarity.remove(neighbour.have & ~have)
-        neighbour.have = have
-        neighbour.origin = event.origin
-        if event.peer in self._dead:
-            del self._dead[event.peer]
+        self._actions += map(Follow, self._circle.follow_more(want, self._now))
 
     def _leave(self, neighbour: Neighbour) -> None:
         """Stop following a peer, and free the spans that were asked of it."""
         for span in tuple(neighbour.in_flight):
             self._release(neighbour, span)
             self._actions.append(Cancel(neighbour.info.name, span))
-        self._rarity.remove(neighbour.have)
-        del self._neighbours[neighbour.info.name]
+        self._circle.remove(neighbour)
         self._actions.append(Unfollow(neighbour.info.name))
 
     def _lose(self, peer: str) -> None:
@@ -218,18 +169,14 @@ class Core:
         if neighbour is None:
             return
         self._leave(neighbour)
-        times = self._dead[peer].times + 1 if peer in self._dead else 1
-        wait = min(self._limits.dead_max_s, self._limits.dead_first_s * 2.0 ** (times - 1))
-        self._dead[peer] = _Dead(self._now + wait * self._jitter(), times)
-        self._follow_more(self._limits.neighbours(len(self._known)))
+        self._circle.bury(peer, self._now)
+        self._follow_more(self._circle.want)
 
     def _drop(self, neighbour: Neighbour, reason: str) -> None:
-        name = neighbour.info.name
         self._leave(neighbour)
-        self._known.pop(name, None)
-        self._dropped.add(name)
+        self._circle.drop(neighbour.info.name)
         self._actions.append(Drop(neighbour.info, reason))
-        self._follow_more(self._limits.neighbours(len(self._known)))
+        self._follow_more(self._circle.want)
 
     def _jitter(self) -> float:
         """Return a factor between 0.5 and 1.5, so that nodes do not knock all at once."""
@@ -270,13 +217,11 @@ class Core:
             since = self._release(neighbour, span)
             neighbour.busy = neighbour.failures = 0
             if since is not None:
-                self._times.append(self._now - since)
-                ordered = sorted(self._times)
-                self._p90 = ordered[len(ordered) * 9 // 10]
+                self._pace.took(self._now - since)
         if not self._missing >> span & 1:
             return
         self._missing &= ~(1 << span)
-        self._count_rate(self._sizes[span])
+        self._pace.came(self._sizes[span], self._now)
         if span in self._asked:
             for name in tuple(self._asked[span].peers):
                 loser = self._neighbours[name]
@@ -284,14 +229,9 @@ class Core:
                 self._actions.append(Cancel(name, span))
                 # It was slow: it rests for as long as a span takes, longer each time.
                 loser.busy += 1
-                loser.not_before = self._now + min(self._p90 * loser.busy, self._limits.busy_max_s)
-
-    def _count_rate(self, size: int) -> None:
-        tau = self._limits.rate_tau_s
-        if self._rate_at is not None:
-            self._rate *= math.exp((self._rate_at - self._now) / tau)
-        self._rate += size / tau
-        self._rate_at = self._now
+                loser.not_before = self._now + min(
+                    self._pace.p90 * loser.busy, self._limits.busy_max_s
+                )
 
     def _on_failed(self, event: SpanFailed) -> None:
         if event.alternatives:
@@ -316,19 +256,14 @@ class Core:
                 neighbour.not_before = self._now + wait
             case Failure.REFUSED:
                 until = self._now + max(event.retry_after, limits.refused_s * self._jitter())
-                neighbour.deferred |= 1 << event.span
-                neighbour.deferrals.append((until, 1 << event.span))
-                neighbour.deferrals.sort()
+                neighbour.refuse(event.span, until)
             case Failure.MISSING:
                 self._on_missing(neighbour, event.span)
             case Failure.TIMEOUT | Failure.GONE:
                 self._on_broken(neighbour)
 
     def _on_missing(self, neighbour: Neighbour, span: int) -> None:
-        bit = neighbour.have & 1 << span
-        neighbour.have ^= bit
-        self._rarity.remove(bit)
-        neighbour.missing += 1
+        self._circle.lacks(neighbour, span)
         if neighbour.missing > self._limits.missing_max:
             self._drop(neighbour, "announced spans that it does not have")
 
@@ -337,7 +272,7 @@ class Core:
         if neighbour.failures >= self._limits.failures_max:
             self._lose(neighbour.info.name)
         else:
-            wait = self._limits.dead_first_s * 2.0 ** (neighbour.failures - 1) * self._jitter()
+            wait = self._limits.broken_first_s * 2.0 ** (neighbour.failures - 1) * self._jitter()
             neighbour.not_before = self._now + wait
 
     # --- what next ----------------------------------------------------------------------------
@@ -345,7 +280,7 @@ class Core:
     def _window(self) -> float:
         """Return how many bytes may be asked for at one time."""
         limits = self._limits
-        return min(self._rate * limits.window_s, limits.window_max_bytes)
+        return min(self._pace.rate * limits.window_s, limits.window_max_bytes)
 
     def _least_spans(self) -> int:
         """Return how many spans are asked for at one time, whatever the rate.
@@ -398,7 +333,7 @@ class Core:
         """Return the age, in seconds, at which a request gets a second one beside it."""
         racing = not self._missing & ~self._asked_bits
         factor = self._limits.race_factor if racing else self._limits.hedge_factor
-        return max(self._limits.hedge_min_s, factor * self._p90)
+        return max(self._limits.hedge_min_s, factor * self._pace.p90)
 
     def _hedge(self) -> None:
         """Ask a second peer for a span that is slow; race the last ones."""
@@ -430,7 +365,7 @@ class Core:
 
     def _keep_house(self) -> None:
         """Look for more neighbours where those that are there give nothing."""
-        want = self._limits.neighbours(len(self._known))
+        want = self._circle.want
         self._follow_more(want)
         if self._asked:
             self._starving_since = None

@@ -31,7 +31,7 @@ class Limits:
     # Time, in seconds.
     connect_s: float = 1.0  # a dead machine must cost no more (users met 30 s)
     progress_s: float = 5.0  # without one byte
-    span_s: float = 120.0  # one span altogether; stops a peer that drips
+    span_s: float = 120.0  # one span altogether; stops a peer that drips, keeps what it gave
     hedge_factor: float = 2.0  # times the 90th percentile of span times: then ask another, too
     race_factor: float = 1.0  # the same for the last spans, when there is nothing else to ask
     hedge_min_s: float = 0.2
@@ -39,7 +39,8 @@ class Limits:
     busy_first_s: float = 0.02  # after 429; doubles with each
     busy_max_s: float = 1.0
     refused_s: float = 0.5  # a seeder that sent the span to somebody else is not asked before
-    dead_first_s: float = 1.0  # after a failed connection; doubles with each
+    broken_first_s: float = 0.1  # after a connection that broke; doubles with each
+    dead_first_s: float = 1.0  # before a lost neighbour is tried again; doubles with each
     dead_max_s: float = 30.0
     failures_max: int = 3  # in a row: then another neighbour takes the place
     missing_max: int = 8  # spans announced and then not there: dropped
@@ -52,6 +53,7 @@ class Limits:
     upload_slots: int = 8  # spans sent at one time
     upload_queue: int = 16  # requests that wait for a slot; the next gets 429 at once
     upload_queue_s: float = 1.0  # seconds in the queue, at most; well under `progress_s`
+    send_s: float = 10.0  # until a client took 128 KiB; then its slot goes to another
     holder_s: float = 15.0  # a client not seen for so long no longer counts as holding a span
     have_gap_s: float = 0.15  # seconds between two announcements to one neighbour
     have_wait_s: float = 10.0  # a long poll is answered after this, news or not

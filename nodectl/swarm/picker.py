@@ -23,6 +23,8 @@ class Neighbour:
     origin: bool = False
     deferred: int = 0  # set of spans not to be asked here before their time
     deferrals: list[tuple[float, int]] = field(default_factory=list)  # (until, set of one span)
+    refused: int = 0  # set of spans for which it sent us elsewhere
+    refused_twice: int = 0  # set of those for which it did so again
     in_flight: dict[int, float] = field(default_factory=dict)  # span: asked at
     bytes_in_flight: int = 0
     not_before: float = 0.0  # back-off
@@ -33,6 +35,15 @@ class Neighbour:
     def may_give(self) -> int:
         """Return the set of spans that it makes sense to ask of it now."""
         return self.have & ~self.deferred
+
+    def refuse(self, span: int, until: float) -> None:
+        """Take note that it sent us elsewhere for `span`; do not ask it before `until`."""
+        bit = 1 << span
+        self.deferred |= bit
+        self.deferrals.append((until, bit))
+        self.deferrals.sort()
+        self.refused_twice |= self.refused & bit
+        self.refused |= bit
 
     def has_room(self, window: int, limits: Limits) -> bool:
         """Say whether one more request fits; `window` is this neighbour's share, in bytes."""
@@ -64,6 +75,8 @@ def choose_request(
     from whoever has it, would keep every node at the origin until the origin has nothing new,
     and the exchange between nodes would begin only then: 1.5 times the bound for two nodes.)
 
+    What an origin refused twice is urgent the third time: whom it named does not pass it on.
+
     Args:
         wanted: the set of spans that are missing and not asked for.
         ready: the neighbours that may be asked now.
@@ -80,7 +93,8 @@ def choose_request(
         if neighbour.origin:
             candidates &= ~with_fetchers
         if candidates:
-            return Choice(neighbour, random_span(rarity.rarest(candidates), rng), urgent=False)
+            span = random_span(rarity.rarest(candidates), rng)
+            return Choice(neighbour, span, urgent=bool(neighbour.refused_twice >> span & 1))
     return None
 
 

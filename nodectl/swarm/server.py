@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from nodectl.content.frame import FrameRef, check_frame_id
-from nodectl.errors import FrameMissing, MacRefused
+from nodectl.errors import MacRefused, NodectlError
 from nodectl.ids import Root, id_from_hex
 from nodectl.store.model import Store
 from nodectl.swarm import wire
@@ -32,7 +32,7 @@ from nodectl.trust.mac import TIME_HEADER, MacVerifier, Signed
 
 _log = logging.getLogger(__name__)
 
-_PIECE = 256 * 1024  # bytes given to the transport at once
+_PIECE = 128 * 1024  # bytes given to the transport at once
 _LIMITED_PIECE = 32 * 1024  # the same under a rate limit
 _THREADS = 2
 _RETRY_MS = 50  # what a peer without a free slot suggests
@@ -94,8 +94,8 @@ class SwarmServer:
     def mount(self, app: web.Application) -> None:
         """Add the routes of the data plane to `app`, and the end of this server to its end."""
         base = wire.PREFIX + "/{root}/{phase}"
-        app.router.add_get(base + "/have", self._on_have)
-        app.router.add_get(base + r"/spans/{span:\d{1,9}}", self._on_span)
+        app.router.add_get(base + "/have", self._on_have, allow_head=False)
+        app.router.add_get(base + r"/spans/{span:\d{1,9}}", self._on_span, allow_head=False)
 
         async def stop(_: web.Application) -> None:  # noqa: RUF029 - aiohttp wants a coroutine
             for served in self._served.values():
@@ -234,11 +234,12 @@ class SwarmServer:
             )
         sent = 0
         try:
+            if request.transport is None:
+                return web.Response(status=400)  # it went away while it waited; nobody reads this
             body = await self._read(share, number, refs)
             response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
             response.content_length = len(body)
-            await response.prepare(request)
-            sent = await self._send(response, body)
+            sent = await self._send(request, response, body)
         finally:
             self._next_turn(served, client, number, sent=sent > 0)
         if not sent and request.transport is not None:
@@ -300,15 +301,16 @@ class SwarmServer:
 
     # --- bytes --------------------------------------------------------------------------------
 
-    async def _send(self, response: web.StreamResponse, body: bytes) -> int:
+    async def _send(self, request: web.Request, response: web.StreamResponse, body: bytes) -> int:
         """Send a body; return its length, or 0 when the client stopped to take it."""
         piece = _LIMITED_PIECE if self._rate.limited else _PIECE
         view = memoryview(body)
         try:
+            await response.prepare(request)
             for begin in range(0, len(body), piece):
                 part = view[begin : begin + piece]
                 await self._rate.take(len(part))
-                async with asyncio.timeout(self._limits.progress_s):
+                async with asyncio.timeout(self._limits.send_s):
                     await response.write(part)
             await response.write_eof()
         except (TimeoutError, ConnectionError):
@@ -323,7 +325,8 @@ class SwarmServer:
             body, absent = await loop.run_in_executor(
                 self._threads, _read_frames, share.store, refs, check
             )
-        except FrameMissing:
+        except (NodectlError, OSError) as exc:  # absent, or the disk cannot read it
+            _log.error("span %d cannot be read: %s", number, exc)
             body, absent = b"", list(refs)
         if absent:
             self._count["damaged"] += 1

@@ -7,6 +7,7 @@ belongs to one event loop; only `open` may run in a thread.
 
 import asyncio
 import secrets
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -32,28 +33,34 @@ class SwarmTask:
     spans: Sequence[Span]  # each frame in one span only
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What a look at the spans and the store gave."""
+
+    have: int  # set of spans
+    partial: dict[int, list[int]]  # span: indexes of the frames that are not here
+    sizes: Sequence[int]  # bytes of each span
+    counts: Sequence[int]  # frames of each span
+    held: int  # bytes that are here
+
+
 class Share:
     """The spans that are here, the frames that are here of others, and the peers of the swarm."""
 
-    def __init__(
-        self,
-        task: SwarmTask,
-        store: Store,
-        *,
-        have: int,
-        partial: dict[int, list[int]],
-        limits: Limits,
-    ) -> None:
+    def __init__(self, task: SwarmTask, store: Store, found: _Found, limits: Limits) -> None:
         """Begin with what `open` found; see there."""
         self.task = task
         self.store = store
         self.limits = limits
-        self.sizes = [sum(ref.sealed_len for ref in span) for span in task.spans]
-        self.origin = have == full(len(task.spans))
+        # Looking at a span may cost the making of its frame references, so it is done once.
+        self.sizes: Sequence[int] = found.sizes  # bytes of each span
+        self.counts: Sequence[int] = found.counts  # frames of each span
+        self.origin = found.have == full(len(task.spans))
         self.on_peers: Callable[[tuple[PeerInfo, ...]], None] | None = None  # heard themselves
         self.checked = 0  # set of spans whose frames were checked in this process
-        self._have = have
-        self._partial = partial  # span: the indexes of its frames that are not here
+        self._have = found.have
+        self._held = found.held
+        self._partial = found.partial  # span: the indexes of its frames that are not here
         self._epoch = secrets.token_hex(4)
         self._order: list[int] = []  # spans in the order in which they came; its length: version
         self._news = asyncio.Event()
@@ -66,18 +73,23 @@ class Share:
 
         The spans are asked for in groups, so that memory does not grow with the image.
         """
-        have = 0
+        have = held = 0
         partial: dict[int, list[int]] = {}
+        sizes, counts = array("Q"), array("Q")
         for first in range(0, len(task.spans), _GROUP):
             group = [task.spans[n] for n in range(first, min(first + _GROUP, len(task.spans)))]
             missing = set(store.missing(ref.frame_id for span in group for ref in span))
             for number, span in enumerate(group, first):
                 absent = [i for i, ref in enumerate(span) if ref.frame_id in missing]
+                sizes.append(sum(ref.sealed_len for ref in span))
+                counts.append(len(span))
+                held += sizes[-1] - sum(span[i].sealed_len for i in absent)
                 if not absent:
                     have |= 1 << number
                 elif len(absent) < len(span):
                     partial[number] = absent
-        return cls(task, store, have=have, partial=partial, limits=limits or Limits())
+        found = _Found(have=have, partial=partial, sizes=sizes, counts=counts, held=held)
+        return cls(task, store, found, limits or Limits())
 
     # --- spans --------------------------------------------------------------------------------
 
@@ -94,19 +106,20 @@ class Share:
     @property
     def held_bytes(self) -> int:
         """Sealed bytes of this swarm that are here, those of incomplete spans too."""
-        spans = self.task.spans
-        lacking = sum(
-            sum(spans[n][i].sealed_len for i in self._partial[n]) if n in self._partial else size
-            for n, size in enumerate(self.sizes)
-            if not self._have >> n & 1
-        )
-        return sum(self.sizes) - lacking
+        return self._held
 
     def missing_frames(self, span: int) -> Sequence[int]:
         """Return the indexes of the frames of `span` that are not here, ascending."""
         if self._have >> span & 1:
             return ()
-        return self._partial.get(span) or range(len(self.task.spans[span]))
+        return self._partial.get(span) or range(self.counts[span])
+
+    def _lacking(self, span: int) -> int:
+        """Return the bytes of `span` that are not here."""
+        if span not in self._partial:
+            return 0 if self._have >> span & 1 else self.sizes[span]
+        refs = self.task.spans[span]
+        return sum(refs[i].sealed_len for i in self._partial[span])
 
     def mark(self, spans: Sequence[int]) -> None:
         """Note that these spans are durably here now, and tell those who wait for news."""
@@ -114,6 +127,7 @@ class Share:
         if not new:
             return
         for span in new:
+            self._held += self._lacking(span)
             self._partial.pop(span, None)
         bits = bits_of(new)
         self._have |= bits
@@ -125,7 +139,9 @@ class Share:
         """Note that some frames of a span are durably here."""
         absent = [i for i in self.missing_frames(span) if i not in stored]
         if absent:
+            before = self._lacking(span)
             self._partial[span] = absent
+            self._held += before - self._lacking(span)
         else:
             self.mark([span])
 
@@ -133,6 +149,7 @@ class Share:
         """Take back a span of which some frames turned out to be missing or damaged."""
         self._have &= ~(1 << span)
         self._partial[span] = list(absent)
+        self._held -= self._lacking(span)
         self.origin = False
         self._epoch = secrets.token_hex(4)
         self._order = []

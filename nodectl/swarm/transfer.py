@@ -3,6 +3,7 @@
 Nothing here decides anything: answers become `Reply` values, failures become `Failure`s.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,7 @@ class Transfer:
         rate: RateLimiter,
     ) -> None:
         """Prepare; `now_ms` is the time as the controller counts it, `rate` limits what comes."""
+        self._share = share
         self._task = task = share.task
         self._me = me
         self._session = session
@@ -145,12 +147,10 @@ class Transfer:
             return None
 
     async def span(
-        self, peer: PeerInfo, span: int, wanted: Sequence[int], *, urgent: bool
+        self, peer: PeerInfo, span: int, wanted: Sequence[int], size: int, *, urgent: bool
     ) -> SpanReply:
-        """Fetch the frames `wanted` (indexes, ascending) of a span; never more bytes than these."""
-        refs = self._task.spans[span]
-        frames = "" if len(wanted) == len(refs) else to_ranges(wanted)
-        size = sum(refs[i].sealed_len for i in wanted)
+        """Fetch the frames `wanted` (indexes, ascending) of a span: exactly `size` bytes."""
+        frames = "" if len(wanted) == self._share.counts[span] else to_ranges(wanted)
         target = wire.span_target(self._base, span, frames=frames, urgent=urgent)
         try:
             async with await self._get(peer, target) as response:
@@ -168,21 +168,20 @@ class Transfer:
         if response.content_length != size:
             response.close()
             return SpanReply(NOTHING, Failure.BAD)
-        buffer = self.buffers.take()
+        buffer = self.buffers.take()[:size]
         failure: Failure | None = Failure.GONE
         at = 0
         try:
-            async for piece in response.content.iter_any():
-                end = at + len(piece)
-                if end > size:
-                    response.close()
-                    return SpanReply(NOTHING, Failure.BAD)
-                buffer[at:end] = piece
-                at = end
-                await self._rate.take(len(piece))
+            async with asyncio.timeout(self._limits.span_s):
+                async for piece in response.content.iter_any():
+                    buffer[at : at + len(piece)] = piece  # ValueError where it is too much
+                    at += len(piece)
+                    await self._rate.take(len(piece))
             failure = None if at == size else Failure.GONE
         except TimeoutError:
             failure = Failure.TIMEOUT
+        except ValueError:
+            failure = Failure.BAD
         except _ERRORS as exc:
             _log.debug("%s broke off: %r", response.url.host, exc)
         return SpanReply(buffer[:at], failure)
@@ -203,24 +202,22 @@ class Transfer:
 
 
 def check_frames(
-    body: memoryview, refs: Sequence[FrameRef], wanted: Sequence[int]
+    body: memoryview, refs: Sequence[FrameRef]
 ) -> tuple[list[StoredFrame], list[int], bool]:
     """Cut a body into frames and check each; runs in a thread.
 
     Args:
-        body: the frames `wanted` behind each other; what is missing at the end is passed over.
-        refs: all frames of the span.
-        wanted: indexes into `refs`, ascending.
+        body: the frames `refs` behind each other; what is missing at the end is passed over.
+        refs: what they should be.
 
     Returns:
-        The good frames, their indexes, and whether there was a bad one.
+        The good frames, their indexes in `refs`, and whether there was a bad one.
     """
     good: list[StoredFrame] = []
     indexes: list[int] = []
     bad = False
     at = 0
-    for index in wanted:
-        chunk_id, frame_id, plain_len, sealed_len = refs[index]
+    for index, (chunk_id, frame_id, plain_len, sealed_len) in enumerate(refs):
         end = at + sealed_len
         if end > len(body):
             break

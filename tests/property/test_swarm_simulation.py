@@ -22,54 +22,54 @@ SCENES = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(SCENES)
-def test_a_swarm_always_ends_and_asks_nobody_twice(scene):
+def test_a_swarm_always_ends_and_asks_nobody_twice(scene: Scene) -> None:
     outcome = simulate(scene)
     assert outcome.complete == outcome.expected
     assert outcome.repeated == 0
     assert outcome.dropped_liars <= round(scene.liars * scene.nodes)
 
 
-@pytest.mark.parametrize(("nodes", "bound"), [(1, 1.05), (2, 1.2), (8, 1.25), (40, 1.6)])
-def test_the_makespan_stays_near_the_bound(nodes, bound):
+@pytest.mark.parametrize(("nodes", "bound"), [(1, 1.05), (2, 1.2), (8, 1.25), (30, 1.4)])
+def test_the_makespan_stays_near_the_bound(nodes: int, bound: float) -> None:
     outcome = simulate(Scene(nodes=nodes, seed=3))
     assert outcome.ratio <= bound
     assert outcome.seeder_copies <= 1.2
 
 
-def test_the_same_seed_gives_the_same_swarm():
+def test_the_same_seed_gives_the_same_swarm() -> None:
     scene = Scene(nodes=10, spans=40, loss=0.05, liars=0.1, seed=5)
     first, second = (dataclasses.replace(simulate(scene), wall_s=0) for _ in range(2))
     assert first == second
     assert first != dataclasses.replace(simulate(dataclasses.replace(scene, seed=6)), wall_s=0)
 
 
-def test_liars_are_dropped_and_cost_little():
-    honest = simulate(Scene(nodes=30, seed=1))
-    lied_to = simulate(Scene(nodes=30, seed=1, liars=0.1))
-    assert lied_to.dropped_liars == 3
+def test_liars_are_dropped_and_cost_little() -> None:
+    honest = simulate(Scene(nodes=20, spans=128, seed=1))
+    lied_to = simulate(Scene(nodes=20, spans=128, seed=1, liars=0.1))
+    assert lied_to.dropped_liars == 2
     assert lied_to.makespan_s <= 1.5 * honest.makespan_s
 
 
-def test_the_seeder_may_die_when_one_copy_is_out():
+def test_the_seeder_may_die_when_one_copy_is_out() -> None:
     outcome = simulate(Scene(nodes=12, seed=2, seeder_dies_after_copy=True))
     assert outcome.complete == 12
 
 
-def test_the_tracker_may_die_after_the_first_answers():
-    outcome = simulate(Scene(nodes=60, seed=2, tracker_dies_s=0.1))
-    assert outcome.complete == 60
+def test_the_tracker_may_die_after_the_first_answers() -> None:
+    outcome = simulate(Scene(nodes=40, spans=64, seed=2, tracker_dies_s=0.1))
+    assert outcome.complete == 40
 
 
-def test_a_fifth_of_the_peers_may_die_on_the_way():
-    whole = simulate(Scene(nodes=30, seed=4))
-    outcome = simulate(Scene(nodes=30, seed=4, killed=0.2))
-    assert outcome.complete == outcome.expected == 24
+def test_a_fifth_of_the_peers_may_die_on_the_way() -> None:
+    whole = simulate(Scene(nodes=20, spans=128, seed=4))
+    outcome = simulate(Scene(nodes=20, spans=128, seed=4, killed=0.2))
+    assert outcome.complete == outcome.expected == 16
     assert outcome.makespan_s <= 2 * whole.makespan_s
 
 
-def test_racks_make_no_islands():
-    outcome = simulate(Scene(nodes=60, racks=10, seed=4))
-    assert outcome.complete == 60
+def test_racks_make_no_islands() -> None:
+    outcome = simulate(Scene(nodes=40, spans=128, racks=8, seed=4))
+    assert outcome.complete == 40
     assert outcome.ratio < 2

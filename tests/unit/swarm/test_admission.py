@@ -4,14 +4,14 @@ from nodectl.swarm.limits import Limits
 LIMITS = Limits(upload_slots=2, upload_queue=2)
 
 
-def test_slots_then_the_queue_then_busy():
+def test_slots_then_the_queue_then_busy() -> None:
     gate = Admission(limits=LIMITS, origin=False)
     verdicts = [gate.ask(f"c{i}", i, urgent=False, now=0) for i in range(5)]
     assert verdicts == [Verdict.SERVE] * 2 + [Verdict.WAIT] * 2 + [Verdict.BUSY]
     assert (gate.active, gate.waiting) == (2, 2)
 
 
-def test_a_free_slot_goes_to_who_waited_longest():
+def test_a_free_slot_goes_to_who_waited_longest() -> None:
     gate = Admission(limits=LIMITS, origin=False)
     for i in range(4):
         gate.ask(f"c{i}", i, urgent=False, now=0)
@@ -22,7 +22,7 @@ def test_a_free_slot_goes_to_who_waited_longest():
     assert gate.ask("c4", 4, urgent=False, now=0) is Verdict.SERVE
 
 
-def test_an_origin_sends_a_span_once_while_its_holder_lives():
+def test_an_origin_sends_a_span_once_while_its_holder_lives() -> None:
     gate = Admission(limits=LIMITS, origin=True)
     assert gate.ask("a", 7, urgent=False, now=0) is Verdict.SERVE
     gate.release("a", 7, sent=True)
@@ -36,21 +36,21 @@ def test_an_origin_sends_a_span_once_while_its_holder_lives():
     assert gate.ask("b", 7, urgent=False, now=1 + LIMITS.holder_s) is Verdict.SERVE
 
 
-def test_a_holder_that_still_asks_lives():
+def test_a_holder_that_still_asks_lives() -> None:
     gate = Admission(limits=LIMITS, origin=True)
     gate.ask("a", 7, urgent=False, now=0)
     gate.saw("a", 20)
     assert gate.ask("b", 7, urgent=False, now=30) is Verdict.REFUSED
 
 
-def test_a_sending_that_broke_leaves_the_span_to_the_next():
+def test_a_sending_that_broke_leaves_the_span_to_the_next() -> None:
     gate = Admission(limits=LIMITS, origin=True)
     gate.ask("a", 7, urgent=False, now=0)
     gate.release("a", 7, sent=False)
     assert gate.ask("b", 7, urgent=False, now=0) is Verdict.SERVE
 
 
-def test_who_is_no_origin_sends_to_all():
+def test_who_is_no_origin_sends_to_all() -> None:
     gate = Admission(limits=LIMITS, origin=False)
     assert gate.ask("a", 7, urgent=False, now=0) is Verdict.SERVE
     assert gate.ask("b", 7, urgent=False, now=0) is Verdict.SERVE

@@ -1,10 +1,11 @@
 import random
+from collections.abc import Iterable
 
 from nodectl.swarm import picker
 from nodectl.swarm.bitfield import Rarity, bits_of
 from nodectl.swarm.limits import Limits
 from nodectl.swarm.model import PeerInfo
-from nodectl.swarm.picker import Neighbour
+from nodectl.swarm.picker import Choice, Neighbour
 
 LIMITS = Limits()
 
@@ -18,7 +19,12 @@ def neighbour(name: str, have: list[int], **kwargs: object) -> Neighbour:
     return Neighbour(info=info(name), have=bits_of(have), **kwargs)  # type: ignore[arg-type]
 
 
-def choose(wanted, ready, everyone=None, seed=0):
+def choose(
+    wanted: Iterable[int],
+    ready: list[Neighbour],
+    everyone: list[Neighbour] | None = None,
+    seed: int = 0,
+) -> Choice | None:
     everyone = everyone or ready
     rarity = Rarity()
     for one in everyone:
@@ -27,7 +33,7 @@ def choose(wanted, ready, everyone=None, seed=0):
     return picker.choose_request(bits_of(wanted), ready, everyone, rarity, rng)
 
 
-def test_the_rarest_span_of_the_least_loaded_neighbour():
+def test_the_rarest_span_of_the_least_loaded_neighbour() -> None:
     a = neighbour("a", [0, 1, 2], bytes_in_flight=10)
     b = neighbour("b", [1, 2])
     c = neighbour("c", [2], bytes_in_flight=20)
@@ -35,32 +41,44 @@ def test_the_rarest_span_of_the_least_loaded_neighbour():
     assert (choice.neighbour.info.name, choice.span, choice.urgent) == ("b", 1, False)
 
 
-def test_ties_are_random():
+def test_ties_are_random() -> None:
     a = neighbour("a", list(range(50)))
     assert len({choose(range(50), [a], seed=seed).span for seed in range(30)}) > 15
 
 
-def test_an_origin_is_asked_only_for_what_no_fetching_neighbour_has():
+def test_an_origin_is_asked_only_for_what_no_fetching_neighbour_has() -> None:
     origin = neighbour("origin", [0, 1], origin=True)
     busy = neighbour("busy", [0], not_before=9.0)
     assert choose([0, 1], [origin], [origin, busy]).span == 1
     assert choose([0], [origin], [origin, busy]) is None
 
 
-def test_the_urgent_choice_takes_it_from_the_origin_all_the_same():
+def test_what_was_refused_twice_is_urgent_the_third_time() -> None:
+    origin = neighbour("origin", [0, 1], origin=True)
+    for span in (0, 0, 1):
+        origin.refuse(span, 1.0)
+    assert choose([0, 1], [origin]) is None
+    origin.deferred = 0
+    first, second = choose([0], [origin]), choose([1], [origin])
+    assert first is not None
+    assert second is not None
+    assert (first.urgent, second.urgent) == (True, False)
+
+
+def test_the_urgent_choice_takes_it_from_the_origin_all_the_same() -> None:
     origin = neighbour("origin", [0], origin=True, deferred=bits_of([0]))
     choice = picker.choose_urgent(bits_of([0]), [origin], Rarity(), random.Random(0))
     assert (choice.neighbour, choice.span, choice.urgent) == (origin, 0, True)
     assert picker.choose_urgent(bits_of([1]), [origin], Rarity(), random.Random(0)) is None
 
 
-def test_a_deferred_span_is_not_asked_there():
+def test_a_deferred_span_is_not_asked_there() -> None:
     a = neighbour("a", [0, 1], deferred=bits_of([0]))
     assert choose([0], [a]) is None
     assert choose([0, 1], [a]).span == 1
 
 
-def test_fetching_peers_before_origins_own_rack_before_others_then_the_least_loaded():
+def test_fetching_peers_before_origins_own_rack_before_others_then_the_least_loaded() -> None:
     rng = random.Random(0)
     origin = neighbour("origin", [0], origin=True)
     far = neighbour("far", [0])
@@ -71,7 +89,7 @@ def test_fetching_peers_before_origins_own_rack_before_others_then_the_least_loa
         assert picker.choose_neighbour(reversed(order[i:]), rng) is order[i]
 
 
-def test_neighbours_mostly_of_the_own_rack_and_some_outside():
+def test_neighbours_mostly_of_the_own_rack_and_some_outside() -> None:
     me = info("me", "r0")
     known = [info(f"p{i}", f"r{i % 5}") for i in range(100)]
     chosen = picker.choose_follows(me, known, [], 12, random.Random(1), LIMITS)
@@ -79,7 +97,7 @@ def test_neighbours_mostly_of_the_own_rack_and_some_outside():
     assert sum(peer.rack != "r0" for peer in chosen) == 4  # 30 % of 12
 
 
-def test_neighbours_outside_count_the_ones_that_are_followed():
+def test_neighbours_outside_count_the_ones_that_are_followed() -> None:
     me = info("me", "r0")
     followed = [info(f"f{i}", "r9") for i in range(4)]
     known = [info(f"p{i}", f"r{i % 5}") for i in range(100)]
@@ -88,7 +106,7 @@ def test_neighbours_outside_count_the_ones_that_are_followed():
     assert all(peer.rack == "r0" for peer in chosen)
 
 
-def test_where_one_side_has_too_few_the_other_fills_the_places():
+def test_where_one_side_has_too_few_the_other_fills_the_places() -> None:
     me = info("me", "r0")
     inside = [info(f"i{i}", "r0") for i in range(2)]
     outside = [info(f"o{i}", "r1") for i in range(30)]
@@ -99,7 +117,7 @@ def test_where_one_side_has_too_few_the_other_fills_the_places():
     assert picker.choose_follows(me, outside, outside[:12], 12, rng, LIMITS) == []
 
 
-def test_two_requests_always_fit_more_only_within_the_window():
+def test_two_requests_always_fit_more_only_within_the_window() -> None:
     a = neighbour("a", [0], in_flight={1: 0.0}, bytes_in_flight=100)
     assert a.has_room(0, LIMITS)
     a.in_flight[2] = 0.0

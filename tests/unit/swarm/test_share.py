@@ -16,7 +16,7 @@ def share(*numbers: int) -> Share:
     return Share.open(TASK, store)
 
 
-def test_the_store_tells_what_is_here():
+def test_the_store_tells_what_is_here() -> None:
     one = share(0, 1, 2, 3, 5)
     assert one.have == 0b001
     assert list(one.missing_frames(0)) == []
@@ -27,11 +27,12 @@ def test_the_store_tells_what_is_here():
     assert share(*range(10)).origin
 
 
-def test_news_are_what_came_after():
+def test_news_are_what_came_after() -> None:
     one = share()
     start = one.since
     assert one.news_since("") == (True, 0)
     one.mark([2])
+    assert one.held_bytes == 200
     middle = one.since
     one.mark([0, 2])
     assert one.news_since(start) == (False, 0b101)
@@ -40,7 +41,7 @@ def test_news_are_what_came_after():
     assert one.news_since("other-0") == (True, 0b101)
 
 
-def test_frames_one_by_one_make_a_span():
+def test_frames_one_by_one_make_a_span() -> None:
     one = share()
     one.mark_frames(2, {1})
     assert list(one.missing_frames(2)) == [0]
@@ -49,16 +50,17 @@ def test_frames_one_by_one_make_a_span():
     assert one.have == 0b100
 
 
-def test_what_is_taken_back_makes_everyone_ask_for_the_whole():
+def test_what_is_taken_back_makes_everyone_ask_for_the_whole() -> None:
     one = share(*range(10))
     before = one.since
     one.unmark(1, [2])
     assert one.news_since(before) == (True, 0b101)
     assert list(one.missing_frames(1)) == [2]
+    assert one.held_bytes == 900
     assert not one.origin
 
 
-def test_waiting_ends_with_news():
+def test_waiting_ends_with_news() -> None:
     async def scene() -> None:
         one = share()
         waiting = asyncio.ensure_future(one.wait_news(one.since, 30))
@@ -73,7 +75,7 @@ def test_waiting_ends_with_news():
     asyncio.run(asyncio.wait_for(scene(), 5))
 
 
-def test_peers_are_told_once_and_the_last_heard_is_last():
+def test_peers_are_told_once_and_the_last_heard_is_last() -> None:
     one = share()
     told: list[str] = []
     one.on_peers = lambda peers: told.extend(peer.name for peer in peers)

@@ -13,8 +13,8 @@ ME = PeerInfo(name="n1", url="http://10.0.0.1:7000", rack="r1")
 BASE = wire.swarm_path(ROOT, Phase.META)
 
 
-def test_targets():
-    assert BASE == f"/v1/swarm/{bytes(range(32)).hex()}/meta"
+def test_targets() -> None:
+    assert f"/v1/swarm/{bytes(range(32)).hex()}/meta" == BASE
     assert wire.span_target(BASE, 7, frames="", urgent=False) == BASE + "/spans/7"
     assert (
         wire.span_target(BASE, 7, frames="0,3-5", urgent=True)
@@ -29,7 +29,7 @@ def test_targets():
 HAVE = wire.HaveReply(since="ab-3", whole=True, origin=False, have=0b101, peers=(ME,))
 
 
-def test_have_round_trip():
+def test_have_round_trip() -> None:
     assert wire.HaveReply.from_bytes(HAVE.to_bytes(), spans=3) == HAVE
     assert json.loads(HAVE.to_bytes()) == {
         "since": "ab-3",
@@ -40,12 +40,12 @@ def test_have_round_trip():
     }
 
 
-def test_refusal_round_trip():
+def test_refusal_round_trip() -> None:
     refusal = wire.Refusal(elsewhere=True, retry_after_ms=500, peers=(ME,))
     assert wire.Refusal.from_bytes(refusal.to_bytes()) == refusal
 
 
-def test_a_peer_cannot_make_us_wait_for_ever():
+def test_a_peer_cannot_make_us_wait_for_ever() -> None:
     body = wire.Refusal(elsewhere=False, retry_after_ms=10**9).to_bytes()
     assert wire.Refusal.from_bytes(body).retry_after_ms == 60_000
 
@@ -68,15 +68,15 @@ def test_a_peer_cannot_make_us_wait_for_ever():
         {"peers": [{"name": "n1", "url": "http://a:1", "rack": ""}] * 1025},
     ],
 )
-def test_other_answers_are_refused(change):
+def test_other_answers_are_refused(change: dict[str, object]) -> None:
     document = {**json.loads(HAVE.to_bytes()), **change}
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         wire.HaveReply.from_bytes(json.dumps(document).encode(), spans=3)
 
 
 @given(st.binary(max_size=200))
-def test_noise_is_refused_and_nothing_else_happens(body):
-    with pytest.raises(ValueError, match="."):
+def test_noise_is_refused_and_nothing_else_happens(body: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
         wire.HaveReply.from_bytes(body, spans=3)
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         wire.Refusal.from_bytes(body)

@@ -9,16 +9,16 @@ NOW = 1_800_000_000_000
 GET = Signed("GET", "/v1/swarm/ab/data/have?since=3")
 
 
-def verifier(now=NOW, **kwargs) -> MacVerifier:
+def verifier(now: int = NOW, **kwargs: int) -> MacVerifier:
     return MacVerifier({"n1": KEY}.get, now_ms=lambda: now, **kwargs)
 
 
-def test_a_signed_request_names_its_client():
+def test_a_signed_request_names_its_client() -> None:
     header = sign_request(GET, client="n1", key=KEY, unix_ms=NOW)
     assert verifier().verify(header, GET) == "n1"
 
 
-def test_the_mac_is_what_the_specification_says():
+def test_the_mac_is_what_the_specification_says() -> None:
     """Computed here by hand, so that a second implementation can be checked against it."""
     nonce = bytes(16)
     fields = [b"POST", b"/x?y=1", b"n1", b"1800000000000", nonce, blake3(b"body").digest()]
@@ -38,14 +38,14 @@ def test_the_mac_is_what_the_specification_says():
         Signed("GET", GET.target, b"x"),
     ],
 )
-def test_another_request_is_refused(request_seen):
+def test_another_request_is_refused(request_seen: Signed) -> None:
     header = sign_request(GET, client="n1", key=KEY, unix_ms=NOW)
     with pytest.raises(MacRefused, match="wrong"):
         verifier().verify(header, request_seen)
 
 
 @pytest.mark.parametrize("position", range(4))
-def test_any_changed_field_is_refused(position):
+def test_any_changed_field_is_refused(position: int) -> None:
     fields = sign_request(GET, client="n1", key=KEY, unix_ms=NOW).split(" ")
     last = fields[position + 1][-1]
     fields[position + 1] = fields[position + 1][:-1] + ("1" if last != "1" else "2")
@@ -64,30 +64,30 @@ def test_any_changed_field_is_refused(position):
         "NCTL1 ../x 1 " + "0" * 32 + " " + "0" * 64,
     ],
 )
-def test_no_header_and_nonsense_are_refused(header):
+def test_no_header_and_nonsense_are_refused(header: str | None) -> None:
     with pytest.raises(MacRefused, match="carries no MAC"):
         verifier().verify(header, GET)
 
 
-def test_an_unknown_client_is_refused_even_with_a_mac_of_the_null_key():
+def test_an_unknown_client_is_refused_even_with_a_mac_of_the_null_key() -> None:
     header = sign_request(GET, client="n2", key=bytes(32), unix_ms=NOW)
     with pytest.raises(MacRefused, match="wrong"):
         verifier().verify(header, GET)
 
 
 @pytest.mark.parametrize("skew", [-120_001, 120_001])
-def test_a_wrong_clock_is_refused(skew):
+def test_a_wrong_clock_is_refused(skew: int) -> None:
     header = sign_request(GET, client="n1", key=KEY, unix_ms=NOW + skew)
     with pytest.raises(MacRefused, match="old"):
         verifier().verify(header, GET)
 
 
-def test_two_minutes_are_forgiven():
+def test_two_minutes_are_forgiven() -> None:
     header = sign_request(GET, client="n1", key=KEY, unix_ms=NOW - 120_000)
     assert verifier().verify(header, GET) == "n1"
 
 
-def test_a_replay_is_refused():
+def test_a_replay_is_refused() -> None:
     check = verifier()
     header = sign_request(GET, client="n1", key=KEY, unix_ms=NOW)
     check.verify(header, GET)
@@ -95,7 +95,7 @@ def test_a_replay_is_refused():
         check.verify(header, GET)
 
 
-def test_a_replay_is_refused_after_more_requests_than_are_remembered():
+def test_a_replay_is_refused_after_more_requests_than_are_remembered() -> None:
     check = verifier(remembered=10)
     headers = [sign_request(GET, client="n1", key=KEY, unix_ms=NOW + i) for i in range(100)]
     for header in headers:
@@ -106,7 +106,7 @@ def test_a_replay_is_refused_after_more_requests_than_are_remembered():
             check.verify(header, GET)
 
 
-def test_nonces_whose_time_is_out_make_room_without_refusing_anyone():
+def test_nonces_whose_time_is_out_make_room_without_refusing_anyone() -> None:
     now = NOW
     check = MacVerifier({"n1": KEY}.get, now_ms=lambda: now, remembered=10)
     for i in range(10):
@@ -116,7 +116,7 @@ def test_nonces_whose_time_is_out_make_room_without_refusing_anyone():
     assert check.verify(late, GET) == "n1"
 
 
-def test_a_wrong_mac_does_not_use_up_the_nonce():
+def test_a_wrong_mac_does_not_use_up_the_nonce() -> None:
     check = verifier()
     header = sign_request(GET, client="n1", key=KEY, unix_ms=NOW)
     with pytest.raises(MacRefused):

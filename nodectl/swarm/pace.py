@@ -1,0 +1,30 @@
+"""How fast a node gets spans: its rate, and how long a span takes. Pure."""
+
+import math
+from collections import deque
+
+_TIMES_KEPT = 50  # span times from which the percentile is taken
+
+
+class Pace:
+    """Averages over the last moments; begins with what is said, until something is known."""
+
+    def __init__(self, tau: float, span_s: float) -> None:
+        """Begin; the rate is averaged over `tau` seconds, a span takes `span_s` at first."""
+        self.rate = 0.0  # bytes/s
+        self.p90 = span_s  # seconds: nine spans of ten took less
+        self._tau = tau
+        self._at: float | None = None
+        self._times: deque[float] = deque(maxlen=_TIMES_KEPT)
+
+    def took(self, seconds: float) -> None:
+        """Count the time that one span took from its request."""
+        self._times.append(seconds)
+        self.p90 = sorted(self._times)[len(self._times) * 9 // 10]
+
+    def came(self, size: int, now: float) -> None:
+        """Count `size` bytes that came at `now`."""
+        if self._at is not None:
+            self.rate *= math.exp((self._at - now) / self._tau)
+        self.rate += size / self._tau
+        self._at = now
