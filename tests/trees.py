@@ -10,7 +10,18 @@ NS = 1_234_567_891
 
 def make_everything(tree: Path) -> None:
     """Fill `tree` with all kinds of entries that this user may make."""
-    root = os.geteuid() == 0
+    _make_files(tree)
+    _make_sparse_files(tree)
+    _make_attributes(tree)
+    if os.geteuid() == 0:
+        _make_what_only_root_can(tree)
+    for path in sorted(tree.rglob("*"), reverse=True):
+        os.utime(path, ns=(NS, hash_of(path) % 2**61 + 7), follow_symlinks=False)
+    os.utime(tree / "a" / "x", ns=(0, -5_000_000_001))  # before 1970
+    os.utime(tree, ns=(NS, NS))
+
+
+def _make_files(tree: Path) -> None:
     (tree / "deep" / "er" / "est").mkdir(parents=True)
     (tree / "empty-dir").mkdir(mode=0o1777)
     (tree / "a" / "x").mkdir(parents=True)
@@ -29,6 +40,17 @@ def make_everything(tree: Path) -> None:
     (tree / "dangling").symlink_to("/no/such/place")
     (tree / "link-to-dir").symlink_to("deep")
     os.mkfifo(tree / "fifo", 0o640)
+    (tree / os.fsdecode(b"not-utf8-\xff\xfe")).write_bytes(b"odd name")
+    (tree / "new\nline and 'quotes' \t\x01").write_bytes(b"odd")
+    (tree / ("n" * 255)).write_bytes(b"long name")
+    with socket.socket(socket.AF_UNIX) as one:
+        # A path of a socket has 108 bytes; through the descriptor it always fits.
+        fd = os.open(tree, os.O_RDONLY)
+        one.bind(f"/proc/self/fd/{fd}/socket")
+        os.close(fd)
+
+
+def _make_sparse_files(tree: Path) -> None:
     with (tree / "sparse").open("wb") as file:
         file.seek(3 << 20)
         file.write(b"middle" * 1000)
@@ -39,33 +61,26 @@ def make_everything(tree: Path) -> None:
     with (tree / "hole-at-end").open("wb") as file:
         file.write(b"x" * 10000)
         file.truncate(9 << 20)
-    (tree / os.fsdecode(b"not-utf8-\xff\xfe")).write_bytes(b"odd name")
-    (tree / "new\nline and 'quotes' \t\x01").write_bytes(b"odd")
-    (tree / ("n" * 255)).write_bytes(b"long name")
+
+
+def _make_attributes(tree: Path) -> None:
     (tree / "same-as-small").chmod(0o400)
     (tree / "one-chunk").chmod(0o4755)
     os.setxattr(tree / "small", "user.colour", b"blue\0green")
     os.setxattr(tree / "deep", "user.dir", b"d")
     os.setxattr(tree / "large", "user.empty", b"")
-    with socket.socket(socket.AF_UNIX) as one:
-        # A path of a socket has 108 bytes; through the descriptor it always fits.
-        fd = os.open(tree, os.O_RDONLY)
-        one.bind(f"/proc/self/fd/{fd}/socket")
-        os.close(fd)
-    if root:
-        os.mknod(tree / "char", 0o020640, os.makedev(1, 3))
-        os.mknod(tree / "block", 0o060600, os.makedev(7, 200))
-        os.chown(tree / "deep", 1234, 5678)
-        os.chown(tree / "link", 4321, 8765, follow_symlinks=False)
-        os.chown(tree / "chunk-and-one", 4_000_000_000, 70_000)
-        (tree / "chunk-and-one").chmod(0o6711)
-        subprocess.run(["setcap", "cap_net_raw+ep", tree / "one-chunk"], check=True)
-        subprocess.run(["setfacl", "-m", "u:1111:rwx,g:2222:r", tree / "large"], check=True)
-        subprocess.run(["setfacl", "-d", "-m", "u:3333:rx", tree / "deep" / "er"], check=True)
-    for path in sorted(tree.rglob("*"), reverse=True):
-        os.utime(path, ns=(NS, hash_of(path) % 2**61 + 7), follow_symlinks=False)
-    os.utime(tree / "a" / "x", ns=(0, -5_000_000_001))  # before 1970
-    os.utime(tree, ns=(NS, NS))
+
+
+def _make_what_only_root_can(tree: Path) -> None:
+    os.mknod(tree / "char", 0o020640, os.makedev(1, 3))
+    os.mknod(tree / "block", 0o060600, os.makedev(7, 200))
+    os.chown(tree / "deep", 1234, 5678)
+    os.chown(tree / "link", 4321, 8765, follow_symlinks=False)
+    os.chown(tree / "chunk-and-one", 4_000_000_000, 70_000)
+    (tree / "chunk-and-one").chmod(0o6711)
+    subprocess.run(["setcap", "cap_net_raw+ep", tree / "one-chunk"], check=True)
+    subprocess.run(["setfacl", "-m", "u:1111:rwx,g:2222:r", tree / "large"], check=True)
+    subprocess.run(["setfacl", "-d", "-m", "u:3333:rx", tree / "deep" / "er"], check=True)
 
 
 def hash_of(path: Path) -> int:

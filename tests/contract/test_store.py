@@ -261,7 +261,7 @@ def test_root_blocks_are_kept_like_frames(store: Store) -> None:
     assert store.get(root) == block
 
 
-def test_a_chain_reads_from_whichever_has_it_and_writes_to_the_last(tmp_path: Path) -> None:
+def test_a_chain_reads_from_whichever_has_it_and_writes_to_the_last() -> None:
     first, last = MemoryStore(), MemoryStore()
     first.put_many([frame(1)])
     chain = ChainStore(first, last)
