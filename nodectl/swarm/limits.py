@@ -23,7 +23,7 @@ class Limits:
     window_s: float = 0.1  # seconds of the observed rate
     window_min_spans: int = 8  # spans, at least: over several neighbours, whatever the rate
     window_gain: float = 0.5  # spans more for each span that a node is behind its neighbours
-    window_max_bytes: int = 24 * MIB
+    window_max_bytes: int = 16 * MIB
     peer_requests_min: int = 2  # so that the next answer is ready when one ends
     peer_requests_max: int = 8  # connections to one peer, at most
     rate_tau_s: float = 1.0  # seconds over which the rate is averaged
@@ -66,7 +66,7 @@ class Limits:
     # Storing. One durable write for all that came while the last one ran.
     store_gap_s: float = 0.2  # seconds between two durable writes, unless there is much
     store_batch_bytes: int = 8 * MIB  # this much is written without waiting for the gap
-    store_queue_bytes: int = 24 * MIB  # checked and not yet stored; then the network waits
+    store_queue_bytes: int = 16 * MIB  # checked and not yet stored; then the network waits
 
     def neighbours(self, peers: int) -> int:
         """Return how many neighbours a node wants where `peers` others are known."""
