@@ -101,10 +101,13 @@ def capture(
     22 a file kept changing, 23 nothing to capture, 40 no realm, 42-43 the controller.
     """
     from nodectl.content.capture import CaptureOptions
+    from nodectl.content.excludes import beneath
 
     _check_name(name)
+    folder = open_state(state)
+    own = beneath(tree, folder.folder)
     options = CaptureOptions(
-        excludes=(*_default_excludes(tree, seal), *(exclude or ())),
+        excludes=(*_default_excludes(tree, seal), *own, *(exclude or ())),
         mounts=tuple(_below(tree, path) for path in with_mount or ()),
         skip_unreadable=skip_unreadable,
         skip_changing=skip_changing,
@@ -112,7 +115,6 @@ def capture(
     if dry_run:
         _show_dry_run(tree, options.excludes, options.mounts, json_output=json_output)
         return
-    folder = open_state(state)
     report = _capture(folder, tree, options, level=_level(compress), json_output=json_output)
     release = _publish(state, folder, name, report)
     document = _capture_document(release, report)

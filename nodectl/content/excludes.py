@@ -14,6 +14,7 @@ removes what it matches: what the image does not speak of stays as it is on the 
 import os
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from nodectl.errors import InvalidInput
 
@@ -77,6 +78,12 @@ OWN = ("/var/lib/nodectl", "/etc/nodectl")
 def for_system_root() -> tuple[str, ...]:
     """Return what a capture of a system's root leaves out by default."""
     return (*KERNEL, *TRANSIENT, *IDENTITY, *OWN)
+
+
+def beneath(tree: Path, place: Path) -> tuple[str, ...]:
+    """Return the pattern for `place`, with all below it, if it stands in `tree`."""
+    tree, place = tree.resolve(), place.resolve()
+    return (f"/{place.relative_to(tree)}",) if tree in place.parents else ()
 
 
 class Excludes:

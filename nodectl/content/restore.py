@@ -64,6 +64,7 @@ class RestoreOptions:
 
     keep_extra: bool = False  # leave entries that the image does not have
     deep: bool = False  # read every file that seems right, do not trust size and mtime
+    protected: tuple[str, ...] = ()  # patterns of what is neither written nor removed
     fresh: bool = False  # the target is known to hold nothing but nodectl's own store
 
 
@@ -117,7 +118,7 @@ class Restore:
         self._powers = Powers.of_this_process()
         self._target = target
         self._beneath = Beneath(target)
-        self._protected = protected_paths(manifest.head)
+        self._protected = protected_paths(manifest.head, options.protected)
         self._own = read_own_files(self._beneath.root_fd)
         self.fresh = options.fresh or set(self._beneath.names(b"")) <= {_LOST_FOUND}
         self._row = FrameRow()

@@ -61,11 +61,17 @@ class VerifyReport:
 
 
 def verify_tree(
-    manifest: TreeManifest, tree: Path, open_store: Callable[[], Store], observer: Observer
+    manifest: TreeManifest,
+    tree: Path,
+    open_store: Callable[[], Store],
+    observer: Observer,
+    *,
+    passed_over: tuple[str, ...] = (),
 ) -> VerifyReport:
     """Compare `tree` with `manifest`; differences are a result, not an error.
 
-    `open_store` opens, in a worker, the store that holds the manifest.
+    `open_store` opens, in a worker, the store that holds the manifest; `passed_over` are patterns
+    of what may stand in the tree besides.
 
     Raises:
         PathMissing: there is no such tree.
@@ -80,7 +86,7 @@ def verify_tree(
                 total = manifest.block.plain_bytes
                 observer.on(StepProgress(step=STEP, done=plain_bytes, total=total))
         own = read_own_files(beneath.root_fd)
-        protected = protected_paths(manifest.head)
+        protected = protected_paths(manifest.head, passed_over)
         for directory, names in listings(manifest.entries()):
             found += (
                 Difference(path, NOT_IN_IMAGE)
@@ -95,11 +101,11 @@ def verify_tree(
     )
 
 
-def protected_paths(head: dict[str, Any]) -> Excludes:
+def protected_paths(head: dict[str, Any], others: tuple[str, ...] = ()) -> Excludes:
     """Return what an image does not speak of: left as it is on a node, and not compared."""
     # A star in the name of a mount point protects more than itself, never less.
     mounts = (f"/{path}/*" for path in head.get("mounts_left_out", ()))
-    return Excludes((*head.get("excludes", ()), *OWN, *mounts))
+    return Excludes((*head.get("excludes", ()), *OWN, *mounts, *others))
 
 
 def listings(entries: Iterator[Entry]) -> Iterator[tuple[bytes, frozenset[bytes]]]:

@@ -7,9 +7,10 @@ streaming.py), with a store on the target.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nodectl.content.excludes import beneath
 from nodectl.content.frame import FrameCodec
 from nodectl.content.restore import RestoreOptions, RestoreReport, restore_tree
 from nodectl.content.tree import TreeManifest
@@ -97,6 +98,8 @@ class StoredImage:
         Raises:
             NodectlError: what content/restore.py and the swarm raise.
         """
+        own = beneath(target, self._state.folder)
+        options = replace(options, protected=options.protected + own)
         if self.is_here():
             report = restore_tree(self._manifest, target, self._open_local, options, observer)
             return Restored(report=report, streamed=None)
@@ -125,7 +128,8 @@ class StoredImage:
         if self._meta_missing():
             with DiskStore(self._state.store) as store:
                 self._load_meta(store)
-        return verify_tree(self._manifest, tree, lambda: self._meta, observer)
+        own = beneath(tree, self._state.folder)
+        return verify_tree(self._manifest, tree, lambda: self._meta, observer, passed_over=own)
 
     def verify(
         self, target: Path, *, ignored: frozenset[str], extra: frozenset[str]
