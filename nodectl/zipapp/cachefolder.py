@@ -72,7 +72,9 @@ def _open_private(path: str, uid: int) -> int:
 def _remove_stale(base: str, keep: str) -> None:
     """Remove the folders of builds that nobody wrote to for two weeks, and nothing else."""
     limit = time.time() - _STALE_S
-    for entry in os.scandir(base):
+    with os.scandir(base) as listing:
+        entries = list(listing)
+    for entry in entries:
         is_build = len(entry.name) == len(keep) and not entry.name.strip(_HEX)
         if not is_build or entry.name == keep:
             continue

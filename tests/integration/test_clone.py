@@ -1,5 +1,6 @@
 """Clones onto loop devices by the real tools, checked with other tools."""
 
+import fcntl
 import json
 import os
 import signal
@@ -60,7 +61,17 @@ def clone(
 
 
 def no_folders_left() -> bool:
-    return not any(RUN_FOLDER.glob("clone-*/"))
+    """Say whether no clone that ended left its folder; clones of others may be at work."""
+    return not any(_is_abandoned(folder) for folder in RUN_FOLDER.glob("clone-*/"))
+
+
+def _is_abandoned(folder: Path) -> bool:
+    try:
+        with folder.with_name(folder.name + ".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, FileNotFoundError):
+        return False  # its clone lives, or has just removed it
+    return folder.exists()
 
 
 def test_ext4_and_swap(disk: LoopDisk, tree: Path, tmp_path: Path) -> None:
