@@ -5,6 +5,7 @@ All of them write to stderr: stdout carries the result alone.
 
 import dataclasses
 import json
+import shutil
 import sys
 import time
 
@@ -120,11 +121,18 @@ class TerminalBars:
 
     def _draw(self, final: list[str]) -> None:
         """Print `final` for good and the running lines below it."""
+        columns, rows = shutil.get_terminal_size()
+        running = list(self._lines.values())
+        if len(running) > rows - 2:
+            hidden = len(running) - (rows - 3)
+            running = [*running[: rows - 3], f"and {hidden} more"]
         up = f"\x1b[{self._drawn}A" if self._drawn else ""
-        text = "".join(f"\x1b[2K{line}\n" for line in [*final, *self._lines.values()])
+        # A line that wraps would count as two, and the cursor would go up too little.
+        cut = [line[: columns - 1] for line in running]
+        text = "".join(f"\x1b[2K{line}\n" for line in [*final, *cut])
         sys.stderr.write(f"{up}\x1b[J{text}")
         sys.stderr.flush()
-        self._drawn = len(self._lines)
+        self._drawn = len(running)
         self._last_draw = time.monotonic()
 
 
