@@ -34,15 +34,19 @@ NAME_MAX = 255  # bytes; no Linux file system has longer names
 TARGET_MAX = 1 << 15  # bytes
 RECORD_CHUNKS_MAX = 4096  # of one record: a larger file goes on in MORE records
 XATTRS_MAX = 512 << 10  # bytes of names and values of one entry
+# Bytes of records in one part, which is one chunk; beside them it has a header of 28 bytes, and
+# `record_bytes` says up to two bytes too little for a record with attributes.
+PART_WEIGHT_MAX = CHUNK_MAX - (16 << 10)
 
 _PART_ENTRIES_MIN = 256
 _PART_ENTRIES_MAX = 4096
-_PART_BYTES_AIM = 400 << 10  # plain bytes; one more record of any size still fits a chunk
+_PART_BYTES_AIM = 400 << 10  # plain bytes; one more record of nearly any size fits a chunk
 _PART_CUT_MASK = 0x3FF  # one path in 1024 ends a part
 _MODE_MAX = 0o7777
 _SIZE_MAX = 1 << 62
+_DEVICE_MAX = (1 << 32) - 1  # Linux has 12 bits of major and 20 of minor
 # An empty component, "." or "..", at either end or between two slashes.
-_BAD_COMPONENT = re.compile(rb"(?:^|/)\.{0,2}(?:/|$)")
+_BAD_COMPONENT = re.compile(rb"(?:^|/)\.{0,2}(?:/|\Z)")  # not $: a name may end in a newline
 
 
 class Kind(IntEnum):
@@ -169,6 +173,8 @@ def check_entry(entry: Entry) -> None:
         raise ContentInvalid(f"the link {path!r} of a manifest leads to an unsafe path")
     elif kind == Kind.SYMLINK and not 0 < len(entry.target) <= TARGET_MAX:
         raise ContentInvalid(f"the symbolic link {path!r} of a manifest has no usable target")
+    elif kind in (Kind.CHAR, Kind.BLOCK) and entry.size > _DEVICE_MAX:
+        raise ContentInvalid(f"the device number of {path!r} in a manifest is impossible")
 
 
 _KINDS = frozenset(Kind)
