@@ -22,7 +22,7 @@ from nodectl.fsio import make_private_folder
 from nodectl.ids import ChunkId, FrameId
 from nodectl.store.index import Index
 from nodectl.store.model import StoredFrame, StoreStatistics
-from nodectl.store.packs import SUFFIX, PackedFrame, PackWriter, read_runs, scan
+from nodectl.store.packs import SUFFIX, PackedFrame, PackWriter, is_pack, read_runs, scan
 
 log = logging.getLogger(__name__)
 
@@ -172,8 +172,10 @@ class DiskStore:
                     batch.clear()
             if batch:
                 self.index.add(batch)
-            if end == 0:
+            if end == 0 and is_pack(file.fileno()):
                 path.unlink()  # not one whole record: nothing in it was acknowledged
+            elif end == 0:
+                log.warning("%s is no pack of this version: left as it is", path)
             elif end < path.stat().st_size:
                 log.warning("%s: the last write was torn; cut at %d bytes", path, end)
                 file.truncate(end)
