@@ -47,6 +47,7 @@ _SIZE_MAX = 1 << 62
 _DEVICE_MAX = (1 << 32) - 1  # Linux has 12 bits of major and 20 of minor
 # An empty component, "." or "..", at either end or between two slashes.
 _BAD_COMPONENT = re.compile(rb"(?:^|/)\.{0,2}(?:/|\Z)")  # not $: a name may end in a newline
+_TEMPORARY = re.compile(rb"\.nodectl-[0-9a-f]{16}\.part")
 
 
 class Kind(IntEnum):
@@ -147,6 +148,11 @@ def ends_part(path: bytes, entries: int, plain_bytes: int) -> bool:
     return entries >= _PART_ENTRIES_MIN and xxh3_64_intdigest(path) & _PART_CUT_MASK == 0
 
 
+def is_temporary(name: bytes) -> bool:
+    """Say whether a name is one under which a restore writes: see writing.py."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
 def is_safe_path(path: bytes) -> bool:
     """Say whether a path names something below the root, and nothing else."""
     if not path or len(path) > PATH_MAX or b"\0" in path or _BAD_COMPONENT.search(path):
@@ -163,6 +169,8 @@ def check_entry(entry: Entry) -> None:
     path, kind = entry.path, entry.kind
     if not is_safe_path(path) and (path or kind != Kind.DIRECTORY):
         raise ContentInvalid(f"a manifest holds the unsafe path {path[:200]!r}")
+    if b".nodectl-" in path and is_temporary(split_path(path)[1]):
+        raise ContentInvalid(f"a manifest holds {path!r}, a name that restores keep for themselves")
     if entry.mode > _MODE_MAX:
         raise ContentInvalid(f"the mode of {path!r} in a manifest is impossible")
     if kind in (Kind.FILE, Kind.MORE):
@@ -239,10 +247,22 @@ class TreeOrder:
         self._parent, self._name = parent, name
         if entry.kind == Kind.DIRECTORY:
             self._directories.add(entry.path)
+        elif entry.kind == Kind.LINK:
+            self._check_link(entry, parent, name)
         elif entry.kind == Kind.FILE and (entry.extents or entry.chunks):
             self._file = entry
             self._covered = _data_end(entry, 0)
             self._full = len(entry.chunks) == RECORD_CHUNKS_MAX
+            if not self._full:
+                self.end_file()
+
+    def _check_link(self, entry: Entry, parent: bytes, name: bytes) -> None:
+        """Refuse a hard link whose target cannot be an earlier entry, or is a directory."""
+        target = entry.target
+        above, last = split_path(target)
+        earlier = (directory_key(above), last) < (directory_key(parent), name)
+        if not earlier or above not in self._directories or target in self._directories:
+            raise ContentInvalid(f"the link {entry.path!r} of a manifest leads to no earlier file")
 
     def pass_over(self, paths: Sequence[bytes], directories: Iterable[bytes]) -> None:
         """Take entries that are known to stand right: `directories` are those of `paths`."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nodectl.content.excludes import Excludes
+from nodectl.content.manifest import is_temporary
 from nodectl.errors import EmptyTree, PathMissing, PathUnreadable
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -36,7 +37,7 @@ class Walk:
         self._tree = os.fsencode(tree)
         self._excludes = excludes
         self._mounts = mounts
-        self.left_out: list[bytes] = []  # what matched an exclude
+        self.left_out: list[bytes] = []  # what matched an exclude, or a restore left
         self.mounts_left_out: list[bytes] = []  # mount points whose file systems are not wanted
 
     def __iter__(self) -> Iterator[Found]:
@@ -105,8 +106,9 @@ class Walk:
         match = self._excludes.match
         with os.scandir(fd) as entries:
             for entry in entries:
-                path = prefix + os.fsencode(entry.name)
-                if match(path):
+                name = os.fsencode(entry.name)
+                path = prefix + name
+                if match(path) or is_temporary(name):  # what a killed restore left is no file
                     self.left_out.append(path)
                     continue
                 with contextlib.suppress(FileNotFoundError):

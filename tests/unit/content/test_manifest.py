@@ -110,6 +110,7 @@ BAD = [
     Entry(b"f", Kind.SYMLINK, target=b"t" * (TARGET_MAX + 1)),
     Entry(b"f", Kind.LINK),
     Entry(b"f", Kind.LINK, target=b"../../etc/passwd"),
+    Entry(b"a/.nodectl-0123456789abcdef.part", Kind.FIFO),
     Entry(b"f", Kind.CHAR, size=1 << 32),
     Entry(b"f", Kind.BLOCK, size=(1 << 64) - 1),
     file(b"f", size=(1 << 62) + 1),
@@ -181,6 +182,17 @@ def test_a_path_stands_once() -> None:
     assert not accepts(
         ROOT, directory(b"a"), directory(b"b"), file(b"a/x"), file(b"b/x"), file(b"a/x")
     )
+
+
+def test_a_link_leads_to_an_earlier_entry_that_is_no_directory() -> None:
+    def hard(path: bytes, target: bytes) -> Entry:
+        return Entry(path, Kind.LINK, target=target)
+
+    a = directory(b"a")
+    assert accepts(ROOT, a, file(b"f"), hard(b"g", b"f"), hard(b"a/x", b"f"), hard(b"a/y", b"a/x"))
+    for link in (hard(b"g", b"g"), hard(b"g", b"h"), hard(b"g", b"a"), hard(b"g", b"f/x")):
+        assert not accepts(ROOT, a, file(b"f"), link, file(b"h"))
+    assert not accepts(ROOT, a, hard(b"g", b"a/x"), file(b"a/x"))
 
 
 FULL = file(b"f", *[MIB] * RECORD_CHUNKS_MAX, size=(RECORD_CHUNKS_MAX + 1) * MIB)

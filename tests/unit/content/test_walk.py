@@ -99,3 +99,11 @@ def test_absolute_paths(tmp_path: Path) -> None:
     one = walk(tmp_path)
     assert one.absolute(b"") == os.fsencode(tmp_path)
     assert one.absolute(b"a/b") == os.fsencode(tmp_path) + b"/a/b"
+
+
+def test_what_a_killed_restore_left_is_no_file_of_the_tree(tmp_path: Path) -> None:
+    for name in (".nodectl-0123456789abcdef.part", ".nodectl-x.part", "f"):
+        (tmp_path / name).touch()
+    one = walk(tmp_path)
+    assert [found.path for found in one] == [b"", b".nodectl-x.part", b"f"]
+    assert one.left_out == [b".nodectl-0123456789abcdef.part"]
