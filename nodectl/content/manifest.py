@@ -154,8 +154,10 @@ def is_temporary(name: bytes) -> bool:
 
 
 def is_safe_path(path: bytes) -> bool:
-    """Say whether a path names something below the root, and nothing else."""
+    """Say whether a path names something below the root that an image may hold."""
     if not path or len(path) > PATH_MAX or b"\0" in path or _BAD_COMPONENT.search(path):
+        return False
+    if b".nodectl-" in path and is_temporary(split_path(path)[1]):
         return False
     return len(path) <= NAME_MAX or max(map(len, path.split(b"/"))) <= NAME_MAX
 
@@ -169,8 +171,6 @@ def check_entry(entry: Entry) -> None:
     path, kind = entry.path, entry.kind
     if not is_safe_path(path) and (path or kind != Kind.DIRECTORY):
         raise ContentInvalid(f"a manifest holds the unsafe path {path[:200]!r}")
-    if b".nodectl-" in path and is_temporary(split_path(path)[1]):
-        raise ContentInvalid(f"a manifest holds {path!r}, a name that restores keep for themselves")
     if entry.mode > _MODE_MAX:
         raise ContentInvalid(f"the mode of {path!r} in a manifest is impossible")
     if kind in (Kind.FILE, Kind.MORE):
