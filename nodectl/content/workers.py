@@ -11,6 +11,7 @@ without anybody reading, which is what keeps both sides from waiting for each ot
 import gc
 import multiprocessing
 import os
+import pickle
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -165,4 +166,13 @@ def _work(
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass
     except BaseException as exc:  # noqa: BLE001 - raised again in the parent
-        pipe.send(_Failed(exc))
+        pipe.send(_Failed(exc if _travels(exc) else NodectlError(f"in a worker: {exc!r}")))
+
+
+def _travels(exc: BaseException) -> bool:
+    """Say whether an exception can be pickled and made again; not all can."""
+    try:
+        pickle.loads(pickle.dumps(exc))  # noqa: S301 - our own, of this moment
+    except Exception:  # noqa: BLE001 - whatever its own code raises
+        return False
+    return True
