@@ -76,7 +76,7 @@ class ContentLab:
         rows = [row for part in parts if not isinstance(part, bytes) for row in part]
         entries = sum(row.kind != Kind.MORE for row in rows) if count is None else count
         refs = tuple(self.seal(one) for one in (head or encode_head({"excludes": []}), *plain))
-        data = encode_root_block(RootBlock(KIND_TREE, CODEC.realm_tag(), entries, 0, refs))
+        data = encode_root_block(RootBlock(KIND_TREE, CODEC.realm_tag(), entries, 0, 0, refs))
         root = Root(blake3(data).digest())
         self.store.put_many([StoredFrame(FrameId(root), NO_CHUNK, len(data), data)])
         return root

@@ -125,8 +125,9 @@ class WorkerPool(Generic[Job, Result]):
     def _send(self, number: int, message: object) -> None:
         try:
             self._pipes[number].send(message)
-        except (BrokenPipeError, ConnectionResetError) as exc:
-            raise NodectlError(self._obituary(number)) from exc
+        except (BrokenPipeError, ConnectionResetError):
+            while True:  # its last words are behind the results that nobody has read yet
+                self._receive(number)
 
     def _receive(self, number: int) -> Result:
         try:

@@ -107,6 +107,7 @@ def test_a_manifest_holds_what_was_put_in(entries: list[Entry], most: int) -> No
     ]
     assert manifest.block.entries == len(entries)
     assert manifest.block.plain_bytes == sum(ref.plain_len for e in entries for ref in e.chunks)
+    assert manifest.block.sealed_bytes == sum(ref.sealed_len for e in entries for ref in e.chunks)
     assert again == root
 
 
@@ -214,6 +215,7 @@ blocks = st.builds(
     st.binary(min_size=16, max_size=16),
     st.integers(0, (1 << 64) - 1),
     st.integers(0, (1 << 64) - 1),
+    st.integers(0, (1 << 64) - 1),
     st.lists(references, min_size=1, max_size=6).map(tuple),
 )
 
@@ -237,7 +239,7 @@ def test_a_changed_byte_of_a_root_block_changes_it_or_is_refused(
 
 def test_every_cut_and_every_longer_root_block_is_refused() -> None:
     part = FrameRef(*reference(1, 100))
-    good = encode_root_block(RootBlock(KIND_TREE, bytes(16), 1, 1, (part, part)))
+    good = encode_root_block(RootBlock(KIND_TREE, bytes(16), 1, 1, 1, (part, part)))
     for bad in (*(good[:length] for length in range(len(good))), good + b"\0", good + good[-72:]):
         with pytest.raises(ContentInvalid):
             decode_root_block(bad)

@@ -35,6 +35,7 @@ class Reader:
         seal = blake3(secret, derive_key_context="nodectl 2026-11 frame seal").digest()
         self._nonce_key = blake3(secret, derive_key_context="nodectl 2026-11 frame nonce").digest()
         self._aead = AESGCM(seal)
+        self.totals = (0, 0, 0)  # entries, plain and sealed bytes, as the last root block says
         self._last: tuple[tuple[bytes, bytes, int, int], bytes] | None = None
 
     def open(self, chunk_id: bytes, frame_id: bytes, plain_len: int, sealed_len: int) -> bytes:
@@ -61,12 +62,14 @@ class Reader:
         """Return the plain bytes of all parts of a manifest, the head first."""
         block = self._frames[root]
         assert blake3(block).digest() == root
-        magic, version, kind, profile, tag, _, _, count = struct.unpack_from("<4sBBH16sQQI", block)
+        magic, version, kind, profile, tag = struct.unpack_from("<4sBBH16s", block)
+        entries, plain_bytes, sealed_bytes, count = struct.unpack_from("<QQQI", block, 24)
+        self.totals = entries, plain_bytes, sealed_bytes
         assert (magic, version, kind, profile) == (b"NCRT", 1, 1, 1)
         assert tag == blake3(b"nodectl realm", key=self._chunk_key).digest(16)
-        assert len(block) == 44 + 72 * count
+        assert len(block) == 52 + 72 * count
         return [
-            self.open(*struct.unpack_from("<32s32sII", block, 44 + 72 * number))
+            self.open(*struct.unpack_from("<32s32sII", block, 52 + 72 * number))
             for number in range(count)
         ]
 

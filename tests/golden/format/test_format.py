@@ -66,6 +66,12 @@ def test_a_reader_written_from_the_documentation_reads_it() -> None:
         for record in reader.records(ROOT)
     ]
     assert listing == GOLDEN["records"]
+    refs = [ref for record in reader.records(ROOT) for ref in record["refs"]]
+    assert reader.totals == (
+        sum(record["kind"] != "more" for record in listing),
+        sum(plain_len for _, _, plain_len, _ in refs),
+        sum(sealed_len for _, _, _, sealed_len in refs),
+    )
 
 
 def test_that_reader_shares_nothing_with_ours() -> None:

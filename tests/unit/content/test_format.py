@@ -19,16 +19,16 @@ from nodectl.content.frame import CHUNK_MAX, FRAME_MAX, FrameRef
 from nodectl.content.manifest import KIND_TREE, PARTS_MAX, Entry, Kind, RootBlock
 from nodectl.errors import ContentInvalid
 
-BLOCK = RootBlock(KIND_TREE, b"t" * 16, 3, 4, (reference(1, 10), reference(2, CHUNK_MAX)))
+BLOCK = RootBlock(KIND_TREE, b"t" * 16, 3, 4, 5, (reference(1, 10), reference(2, CHUNK_MAX)))
 
 
 def test_the_root_block_is_laid_out_as_documented() -> None:
     data = encode_root_block(BLOCK)
     assert data[:8] == b"NCRT\x01\x01\x01\x00"
     assert data[8:24] == b"t" * 16
-    assert struct.unpack_from("<QQI", data, 24) == (3, 4, 2)
-    assert data[44:76] == BLOCK.parts[0].chunk_id
-    assert len(data) == 44 + 2 * 72
+    assert struct.unpack_from("<QQQI", data, 24) == (3, 4, 5, 2)
+    assert data[52:84] == BLOCK.parts[0].chunk_id
+    assert len(data) == 52 + 2 * 72
 
 
 @pytest.mark.parametrize(("at", "value"), [(0, 0), (4, 2), (4, 0), (5, 2), (6, 2), (7, 1)])
@@ -42,7 +42,7 @@ def test_what_another_version_wrote_is_refused(at: int, value: int) -> None:
 @pytest.mark.parametrize("count", [0, 1, 3, PARTS_MAX + 1, 0xFFFFFFFF])
 def test_a_wrong_number_of_parts_is_refused(count: int) -> None:
     data = bytearray(encode_root_block(BLOCK))
-    struct.pack_into("<I", data, 40, count)
+    struct.pack_into("<I", data, 48, count)
     with pytest.raises(ContentInvalid, match="wrong length"):
         decode_root_block(bytes(data))
 

@@ -96,6 +96,17 @@ def test_an_error_comes_back_as_itself() -> None:
     assert caught.value.hint == "free some"
 
 
+def test_an_error_is_not_lost_behind_a_broken_pipe() -> None:
+    """The next job is sent to a worker that has failed and gone, before its word is read."""
+
+    with WorkerPool(Squares, 1) as pool:
+        pool._send(0, 5)
+        pool._send(0, -1)
+        pool._processes[0].join(10)
+        with pytest.raises(NoSpace):
+            pool._send(0, 6)
+
+
 @pytest.mark.parametrize(("job", "status"), [(-2, "-9"), (-5, "7")])
 def test_a_worker_that_dies_is_reported_with_its_status(job: int, status: str) -> None:
     with pytest.raises(NodectlError, match=rf"ended by itself \(status {status}\)"):

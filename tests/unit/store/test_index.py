@@ -43,7 +43,7 @@ def test_an_error_inside_leaves_nothing_of_a_transaction(tmp_path: Path) -> None
         index.add([row(1), row(2)._replace(plain_len=object())])
     assert list(index.rows()) == []
     index.add([row(1)])
-    assert index.find(row(1).frame_id) == row(1)
+    assert index.find_many([row(1).frame_id]) == {row(1).frame_id: row(1)}
     assert index.find_chunk(row(1).chunk_id) == row(1)
     assert index.find_chunk(ChunkId(bytes(32))) is None
     index.close()
@@ -53,7 +53,7 @@ def test_a_row_that_is_there_is_kept_and_packs_only_grow(tmp_path: Path) -> None
     index = Index(tmp_path / "index.sqlite")
     index.add([row(1), row(5)])
     index.add([row(1)._replace(pack="q")])
-    assert index.find(row(1).frame_id) == row(1)
+    assert index.find_many([row(1).frame_id]) == {row(1).frame_id: row(1)}
     index.add([row(2)])
     assert index.indexed() == {"p": 550, "q": 150}
     index.forget_pack("p")
