@@ -6,6 +6,7 @@ capture is told, and never gets a torn one. The kernel's file times move in step
 and a write sets them when it begins: so a file that changed just now is read a little later.
 """
 
+import contextlib
 import os
 import stat
 import time
@@ -134,7 +135,7 @@ class CaptureHandler:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             return FileResult(job.number, job.begin, gone=True)
         for _ in range(1 if job.length >= 0 else _ATTEMPTS):
-            _settle(expected)
+            _settle(fd, expected)
             try:
                 extents, chunks = self._content(fd, expected, job)
                 xattrs = read_xattrs(fd)
@@ -183,11 +184,18 @@ class CaptureHandler:
         return frame.ref
 
 
-def _settle(signature: Signature) -> None:
-    """Wait until whatever changes the file from now on also changes its ctime."""
+def _settle(fd: int, signature: Signature) -> None:
+    """Wait until whatever changes the file from now on also changes its ctime.
+
+    Later writes do so once the clock has moved on. One that is under way has set the times already
+    and may take long, but it holds the inode's lock, which looking for data takes as well (ext4,
+    btrfs, tmpfs; on XFS reading itself waits for it).
+    """
     age = time.time_ns() - signature.ctime_ns
     if 0 <= age < _SETTLE_NS:
         time.sleep((_SETTLE_NS - age) / 1e9)
+    with contextlib.suppress(OSError):  # ENXIO: it has no data
+        os.lseek(fd, 0, os.SEEK_DATA)
 
 
 def data_extents(fd: int, size: int) -> tuple[Extent, ...]:
