@@ -8,6 +8,7 @@ starts a command for such work). A job must pickle to less than 100 KB: a pipe t
 without anybody reading, which is what keeps both sides from waiting for each other.
 """
 
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -167,7 +168,8 @@ def _work(
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass
     except BaseException as exc:  # noqa: BLE001 - raised again in the parent
-        pipe.send(_Failed(exc if _travels(exc) else NodectlError(f"in a worker: {exc!r}")))
+        with contextlib.suppress(OSError):  # a parent that ends for another reason hears nothing
+            pipe.send(_Failed(exc if _travels(exc) else NodectlError(f"in a worker: {exc!r}")))
 
 
 def _travels(exc: BaseException) -> bool:
