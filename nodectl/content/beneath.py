@@ -9,6 +9,7 @@ import errno
 import os
 import stat
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -34,6 +35,7 @@ class Beneath:
         except OSError as exc:
             raise PathMissing(f"{root} is not a directory that can be opened: {exc}") from exc
         self._fds: OrderedDict[bytes, int] = OrderedDict()
+        self._last = b""  # the directory that was asked for last
 
     def __enter__(self) -> Self:
         return self
@@ -55,15 +57,23 @@ class Beneath:
             UnsafePath: a component is a link or no directory.
             FileNotFoundError: a component is absent.
         """
-        if not path:
-            return self.root_fd
-        fd = self._fds.get(path)
-        if fd is not None:
-            self._fds.move_to_end(path)
-            return fd
-        parent, name = split_path(path)
+        missing = []
+        at = path
+        while at and at not in self._fds:
+            missing.append(at)
+            at, _ = split_path(at)
+        if at:
+            self._fds.move_to_end(at)
+        fd = self._fds[at] if at else self.root_fd
+        for one in reversed(missing):
+            fd = self._open(one, fd)
+        self._last = path
+        return fd
+
+    def _open(self, path: bytes, parent_fd: int) -> int:
+        """Open and remember one directory, whose parent is open."""
         try:
-            fd = os.open(name, _OPEN, dir_fd=self.directory(parent))
+            fd = os.open(split_path(path)[1], _OPEN, dir_fd=parent_fd)
         except OSError as exc:
             if exc.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise UnsafePath(
@@ -73,6 +83,9 @@ class Beneath:
             raise
         self._fds[path] = fd
         if len(self._fds) > _DIRECTORIES_OPEN:
+            # Not the one that was asked for last: its user may need two at a time (a link does).
+            if self._last in self._fds:
+                self._fds.move_to_end(self._last)
             os.close(self._fds.popitem(last=False)[1])
         return fd
 
@@ -101,19 +114,56 @@ class Beneath:
         with os.scandir(self.directory(path)) as entries:
             return [os.fsencode(entry.name) for entry in entries]
 
-    def remove(self, path: bytes) -> None:
-        """Remove an entry and all below it; other file systems mounted there stop it (EBUSY)."""
+    def remove(self, path: bytes, keep: Callable[[bytes], bool] = lambda _: False) -> bool:
+        """Remove an entry and all below it; say whether nothing of it is left.
+
+        What `keep` wants, and other file systems (subvolumes of btrfs too), are left with the
+        directories that lead there.
+        """
         directory, name = self.place(path)
+        if self._unlink(directory, name):
+            return True
+        device = os.fstat(directory).st_dev
+        whole = True
+        pending = [(path, False)]
+        while pending:  # a stack of our own: what stands in a target may be thousands deep
+            at, emptied = pending.pop()
+            if emptied:
+                whole = self._rmdir(at) and whole
+            elif os.fstat(self.directory(at)).st_dev != device:
+                whole = False
+            else:
+                pending.append((at, True))
+                below = (at + b"/" + one for one in self.names(at))
+                pending += ((one, False) for one in below if not self._clear(one, keep))
+        return whole
+
+    def _clear(self, path: bytes, keep: Callable[[bytes], bool]) -> bool:
+        """Remove an entry that is no directory, unless it is kept; say whether to pass it over."""
+        return keep(path) or self._unlink(*self.place(path))
+
+    @staticmethod
+    def _unlink(directory: int, name: bytes) -> bool:
+        """Remove an entry and say so; False: it is a directory."""
         try:
             os.unlink(name, dir_fd=directory)
-        except (IsADirectoryError, PermissionError) as exc:
-            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-            if not stat.S_ISDIR(status.st_mode):
-                raise exc from None
-            for below in self.names(path):
-                self.remove(path + b"/" + below)
-            self.forget(path)
-            os.rmdir(name, dir_fd=self.directory(split_path(path)[0]))
+        except (IsADirectoryError, PermissionError):
+            if not stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+                raise
+            return False
+        return True
+
+    def _rmdir(self, path: bytes) -> bool:
+        """Remove a directory and say so; False: something that was left is in it."""
+        self.forget(path)
+        directory, name = self.place(path)
+        try:
+            os.rmdir(name, dir_fd=directory)
+        except OSError as exc:
+            if exc.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
+                return False
+            raise
+        return True
 
     def by_descriptor(self, path: bytes) -> bytes:
         """Return a path for calls that take no descriptor: through /proc, so still beneath.

@@ -100,7 +100,7 @@ def capture_tree(
     """
     excludes = Excludes(options.excludes)
     mounts = frozenset(os.fsencode(path.strip("/")) for path in options.mounts)
-    walk = Walk(tree, excludes, mounts)
+    walk = Walk(tree, excludes, mounts, skip_unreadable=options.skip_unreadable)
     packs, index = store.packs, store.folder / "index.sqlite"
     began_ns, removals = time.time_ns(), store.index.removals()
     key = json.dumps([sorted(options.excludes), sorted(options.mounts), codec.realm_tag().hex()])
@@ -355,9 +355,13 @@ class _Capture:
     def finish(self, excludes: Excludes) -> CaptureReport:
         """Store the manifest, its root block last."""
         left_out = tuple(self._walk.left_out)
+        for path in self._walk.unreadable:
+            self._skip(path, "could not be listed: only the directory itself is in the image")
+        # What stands below a directory that could not be listed is as unknown as another mount.
+        below = (*self._walk.mounts_left_out, *self._walk.unreadable)
         head = {
             "excludes": list(excludes.patterns),
-            "mounts_left_out": [os.fsdecode(path) for path in self._walk.mounts_left_out],
+            "mounts_left_out": [os.fsdecode(path) for path in below],
         }
         self.seen.parts = self._writer.parts
         root, block, root_frame = self._writer.finish(head)

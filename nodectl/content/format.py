@@ -146,6 +146,7 @@ def encode_part(entries: Iterable[Entry]) -> bytes:
     )
 
 
+_NO_ID = 0xFFFFFFFF  # to chown(2) it means: leave the owner as it is
 _WITH_TARGET = frozenset({Kind.SYMLINK, Kind.LINK})
 
 
@@ -226,6 +227,8 @@ def decode_part(data: bytes, *, checked: bool = False) -> list[Entry]:
         or max(xattr_sets, default=0) > s
     ):
         raise ContentInvalid("the columns of a part of a manifest do not fit each other")
+    if _NO_ID in uids or _NO_ID in gids:
+        raise ContentInvalid("a part of a manifest holds an owner that cannot be")
     ref_cuts, extent_cuts = _cuts(refs, chunk_counts), _cuts(extents, extent_counts)
     next_target = iter(targets)
     columns = (
@@ -286,8 +289,26 @@ def decode_head(data: bytes) -> dict[str, Any]:
     """
     try:
         document = json.loads(data)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise ContentInvalid("the head of a manifest is not JSON") from exc
     if not isinstance(document, dict) or document.get("version") != HEAD_VERSION:
         raise ContentInvalid("the head of a manifest is of an unknown version")
+    for key in _HEAD_LISTS:
+        names = document.get(key, [])
+        if not isinstance(names, list) or not all(map(_is_head_name, names)):
+            raise ContentInvalid(f"{key!r} in the head of a manifest is no list of names")
     return document
+
+
+_HEAD_LISTS = ("excludes", "mounts_left_out")
+
+
+def _is_head_name(name: object) -> bool:
+    """Say whether a value can be a pattern or path: text that stands for bytes, not empty."""
+    if not isinstance(name, str) or "\0" in name or not name.strip("/"):
+        return False
+    try:
+        name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True

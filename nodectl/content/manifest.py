@@ -34,15 +34,20 @@ NAME_MAX = 255  # bytes; no Linux file system has longer names
 TARGET_MAX = 1 << 15  # bytes
 RECORD_CHUNKS_MAX = 4096  # of one record: a larger file goes on in MORE records
 XATTRS_MAX = 512 << 10  # bytes of names and values of one entry
+# Bytes of records in one part, which is one chunk; beside them it has a header of 28 bytes, and
+# `record_bytes` says up to two bytes too little for a record with attributes.
+PART_WEIGHT_MAX = CHUNK_MAX - (16 << 10)
 
 _PART_ENTRIES_MIN = 256
 _PART_ENTRIES_MAX = 4096
-_PART_BYTES_AIM = 400 << 10  # plain bytes; one more record of any size still fits a chunk
+_PART_BYTES_AIM = 400 << 10  # plain bytes; one more record of nearly any size fits a chunk
 _PART_CUT_MASK = 0x3FF  # one path in 1024 ends a part
 _MODE_MAX = 0o7777
 _SIZE_MAX = 1 << 62
+_DEVICE_MAX = (1 << 32) - 1  # Linux has 12 bits of major and 20 of minor
 # An empty component, "." or "..", at either end or between two slashes.
-_BAD_COMPONENT = re.compile(rb"(?:^|/)\.{0,2}(?:/|$)")
+_BAD_COMPONENT = re.compile(rb"(?:^|/)\.{0,2}(?:/|\Z)")  # not $: a name may end in a newline
+_TEMPORARY = re.compile(rb"\.nodectl-[0-9a-f]{16}\.part")
 
 
 class Kind(IntEnum):
@@ -143,9 +148,16 @@ def ends_part(path: bytes, entries: int, plain_bytes: int) -> bool:
     return entries >= _PART_ENTRIES_MIN and xxh3_64_intdigest(path) & _PART_CUT_MASK == 0
 
 
+def is_temporary(name: bytes) -> bool:
+    """Say whether a name is one under which a restore writes: see writing.py."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
 def is_safe_path(path: bytes) -> bool:
-    """Say whether a path names something below the root, and nothing else."""
+    """Say whether a path names something below the root that an image may hold."""
     if not path or len(path) > PATH_MAX or b"\0" in path or _BAD_COMPONENT.search(path):
+        return False
+    if b".nodectl-" in path and is_temporary(split_path(path)[1]):
         return False
     return len(path) <= NAME_MAX or max(map(len, path.split(b"/"))) <= NAME_MAX
 
@@ -169,6 +181,8 @@ def check_entry(entry: Entry) -> None:
         raise ContentInvalid(f"the link {path!r} of a manifest leads to an unsafe path")
     elif kind == Kind.SYMLINK and not 0 < len(entry.target) <= TARGET_MAX:
         raise ContentInvalid(f"the symbolic link {path!r} of a manifest has no usable target")
+    elif kind in (Kind.CHAR, Kind.BLOCK) and entry.size > _DEVICE_MAX:
+        raise ContentInvalid(f"the device number of {path!r} in a manifest is impossible")
 
 
 _KINDS = frozenset(Kind)
@@ -233,10 +247,22 @@ class TreeOrder:
         self._parent, self._name = parent, name
         if entry.kind == Kind.DIRECTORY:
             self._directories.add(entry.path)
+        elif entry.kind == Kind.LINK:
+            self._check_link(entry, parent, name)
         elif entry.kind == Kind.FILE and (entry.extents or entry.chunks):
             self._file = entry
             self._covered = _data_end(entry, 0)
             self._full = len(entry.chunks) == RECORD_CHUNKS_MAX
+            if not self._full:
+                self.end_file()
+
+    def _check_link(self, entry: Entry, parent: bytes, name: bytes) -> None:
+        """Refuse a hard link whose target cannot be an earlier entry, or is a directory."""
+        target = entry.target
+        above, last = split_path(target)
+        earlier = (directory_key(above), last) < (directory_key(parent), name)
+        if not earlier or above not in self._directories or target in self._directories:
+            raise ContentInvalid(f"the link {entry.path!r} of a manifest leads to no earlier file")
 
     def pass_over(self, paths: Sequence[bytes], directories: Iterable[bytes]) -> None:
         """Take entries that are known to stand right: `directories` are those of `paths`."""

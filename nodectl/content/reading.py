@@ -2,11 +2,14 @@
 
 A file counts as read consistently when its inode, size, mtime and ctime after the last byte are
 what they were before the first. A file that changes meanwhile is read again, three times; then the
-capture is told, and never gets a torn one.
+capture is told, and never gets a torn one. The kernel's file times move in steps of up to 10 ms,
+and a write sets them when it begins: so a file that changed just now is read a little later.
 """
 
+import contextlib
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +24,7 @@ from nodectl.store.packs import PackedFrame, PackWriter
 from nodectl.units import MIB
 
 _ATTEMPTS = 4
+_SETTLE_NS = 20_000_000  # two steps of the slowest usual clock of the kernel (100 Hz)
 _BLOCK = 4096  # holes are whole blocks of this size
 # O_NONBLOCK: what was a file when it was listed may be a fifo by now, and opening one would wait.
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -128,7 +132,10 @@ class CaptureHandler:
 
     def _read(self, fd: int, job: FileJob) -> FileResult:
         expected, status = job.expected, None
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return FileResult(job.number, job.begin, gone=True)
         for _ in range(1 if job.length >= 0 else _ATTEMPTS):
+            _settle(fd, expected)
             try:
                 extents, chunks = self._content(fd, expected, job)
                 xattrs = read_xattrs(fd)
@@ -175,6 +182,20 @@ class CaptureHandler:
         self._placed_bytes += len(frame.sealed)
         self._written[chunk_id] = frame.ref
         return frame.ref
+
+
+def _settle(fd: int, signature: Signature) -> None:
+    """Wait until whatever changes the file from now on also changes its ctime.
+
+    Later writes do so once the clock has moved on. One that is under way has set the times already
+    and may take long, but it holds the inode's lock, which looking for data takes as well (ext4,
+    btrfs, tmpfs; on XFS reading itself waits for it).
+    """
+    age = time.time_ns() - signature.ctime_ns
+    if 0 <= age < _SETTLE_NS:
+        time.sleep((_SETTLE_NS - age) / 1e9)
+    with contextlib.suppress(OSError):  # ENXIO: it has no data
+        os.lseek(fd, 0, os.SEEK_DATA)
 
 
 def data_extents(fd: int, size: int) -> tuple[Extent, ...]:

@@ -208,8 +208,9 @@ class Restore:
             return True
         if not self._remove(entry.path):
             raise UnsafePath(
-                f"{os.fsdecode(entry.path)} cannot be replaced: something is mounted there",
-                hint="unmount it and restore again",
+                f"{os.fsdecode(entry.path)} cannot be replaced: something is mounted there, or it "
+                "holds what the image leaves alone",
+                hint="unmount or move it and restore again",
             )
         return False
 
@@ -318,15 +319,19 @@ class Restore:
                     self._removed += 1
 
     def _remove(self, path: bytes) -> bool:
-        """Remove an entry and all below it, unless something is mounted there."""
+        """Remove an entry and all below it, unless something is mounted or protected there."""
         mounts = mount_points_below(self._target, path)
         if mounts:
             self._observer.on(
                 Note(text=f"left: {os.fsdecode(path)}, because {mounts[0]} is mounted there")
             )
             return False
-        self._beneath.remove(path)
-        return True
+        whole = self._beneath.remove(path, self._protected.match)
+        if not whole:
+            self._observer.on(
+                Note(text=f"left: {os.fsdecode(path)}, which holds what the image leaves alone")
+            )
+        return whole
 
     # ------------------------------------------------------------ fill
 

@@ -19,9 +19,10 @@ from nodectl.content.format import (
     encode_root_block,
     record_bytes,
 )
-from nodectl.content.frame import Frame, FrameCodec, FrameRef
+from nodectl.content.frame import CHUNK_MAX, Frame, FrameCodec, FrameRef
 from nodectl.content.manifest import (
     KIND_TREE,
+    PART_WEIGHT_MAX,
     RECORD_CHUNKS_MAX,
     Entry,
     Extent,
@@ -100,13 +101,16 @@ class ManifestWriter:
         self._entries += 1
         for record in split_records(entry):
             self._order.add(record)
+            weight = record_bytes(record)
+            if self._row_bytes + weight > PART_WEIGHT_MAX:
+                self._end_part()
             if not self._rows:
                 first = self._entries - (record.kind != Kind.MORE)
                 self.parts.append(PartTotals(first=first, whole=record.kind != Kind.MORE))
             self.parts[-1].plain_bytes += sum(ref.plain_len for ref in record.chunks)
             self.parts[-1].sealed_bytes += sum(ref.sealed_len for ref in record.chunks)
             self._rows.append(record)
-            self._row_bytes += record_bytes(record)
+            self._row_bytes += weight
             if ends_part(record.path, len(self._rows), self._row_bytes):
                 self._end_part()
 
@@ -154,6 +158,8 @@ class ManifestWriter:
         self._row_bytes = 0
 
     def _add_part(self, plain: bytes) -> FrameRef:
+        if len(plain) > CHUNK_MAX:  # sealed it could not be read by anybody
+            raise ContentInvalid(f"a part of the manifest has {len(plain)} bytes: too much for one")
         frame = self._codec.seal(plain, self._codec.chunk_id(plain))
         self._put(stored(frame))
         return frame.ref

@@ -130,17 +130,20 @@ def listings(entries: Iterator[Entry]) -> Iterator[tuple[bytes, frozenset[bytes]
 def extra_entries(
     beneath: Beneath, directory: bytes, names: frozenset[bytes], protected: Excludes
 ) -> list[bytes]:
-    """Return what stands in a directory that is neither in `names` nor protected."""
+    """Return what stands in a directory that is neither in `names`, protected nor a socket."""
     try:
         present = beneath.names(directory)
     except (FileNotFoundError, UnsafePath):
         return []  # reported as a difference of the directory itself
     prefix = directory + b"/" if directory else b""
-    return [
-        prefix + name
-        for name in present
-        if name not in names and name != _LOST_FOUND and not protected.covers(prefix + name)
-    ]
+    paths = (prefix + name for name in present if name not in names and name != _LOST_FOUND)
+    return [one for one in paths if not protected.covers(one) and not _is_socket(beneath, one)]
+
+
+def _is_socket(beneath: Beneath, path: bytes) -> bool:
+    """Say whether a socket stands there: no image has one, and its program may be running."""
+    status = beneath.status(path)
+    return status is not None and stat.S_ISSOCK(status.st_mode)
 
 
 class VerifyHandler:

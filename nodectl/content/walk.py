@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nodectl.content.excludes import Excludes
+from nodectl.content.manifest import is_temporary
 from nodectl.errors import EmptyTree, PathMissing, PathUnreadable
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -27,7 +28,14 @@ class Found(NamedTuple):
 class Walk:
     """One walk through one tree."""
 
-    def __init__(self, tree: Path, excludes: Excludes, mounts: frozenset[bytes]) -> None:
+    def __init__(
+        self,
+        tree: Path,
+        excludes: Excludes,
+        mounts: frozenset[bytes],
+        *,
+        skip_unreadable: bool = False,
+    ) -> None:
         """Prepare to walk `tree`; `mounts` are the paths below it whose file systems are wanted.
 
         The file system of the tree itself always is; other mount points are yielded as empty
@@ -36,7 +44,9 @@ class Walk:
         self._tree = os.fsencode(tree)
         self._excludes = excludes
         self._mounts = mounts
-        self.left_out: list[bytes] = []  # what matched an exclude
+        self._skip_unreadable = skip_unreadable
+        self.left_out: list[bytes] = []  # what matched an exclude, or a restore left
+        self.unreadable: list[bytes] = []  # directories that could not be listed
         self.mounts_left_out: list[bytes] = []  # mount points whose file systems are not wanted
 
     def __iter__(self) -> Iterator[Found]:
@@ -84,9 +94,12 @@ class Walk:
         except FileNotFoundError:
             return []  # it went away since it was listed, which is as if we came later
         except OSError as exc:
+            if self._skip_unreadable and directory.path:
+                self.unreadable.append(directory.path)
+                return []
             raise PathUnreadable(
                 f"cannot list {os.fsdecode(self.absolute(directory.path))}: {exc.strerror}",
-                hint="run as root, or leave it out with --exclude",
+                hint="run as root, leave it out with --exclude, or use --skip-unreadable",
             ) from exc
         try:
             status = os.fstat(fd)
@@ -105,8 +118,9 @@ class Walk:
         match = self._excludes.match
         with os.scandir(fd) as entries:
             for entry in entries:
-                path = prefix + os.fsencode(entry.name)
-                if match(path):
+                name = os.fsencode(entry.name)
+                path = prefix + name
+                if match(path) or is_temporary(name):  # what a killed restore left is no file
                     self.left_out.append(path)
                     continue
                 with contextlib.suppress(FileNotFoundError):

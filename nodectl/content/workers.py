@@ -8,9 +8,11 @@ starts a command for such work). A job must pickle to less than 100 KB: a pipe t
 without anybody reading, which is what keeps both sides from waiting for each other.
 """
 
+import contextlib
 import gc
 import multiprocessing
 import os
+import pickle
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -124,8 +126,9 @@ class WorkerPool(Generic[Job, Result]):
     def _send(self, number: int, message: object) -> None:
         try:
             self._pipes[number].send(message)
-        except (BrokenPipeError, ConnectionResetError) as exc:
-            raise NodectlError(self._obituary(number)) from exc
+        except (BrokenPipeError, ConnectionResetError):
+            while True:  # its last words are behind the results that nobody has read yet
+                self._receive(number)
 
     def _receive(self, number: int) -> Result:
         try:
@@ -165,4 +168,14 @@ def _work(
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass
     except BaseException as exc:  # noqa: BLE001 - raised again in the parent
-        pipe.send(_Failed(exc))
+        with contextlib.suppress(OSError):  # a parent that ends for another reason hears nothing
+            pipe.send(_Failed(exc if _travels(exc) else NodectlError(f"in a worker: {exc!r}")))
+
+
+def _travels(exc: BaseException) -> bool:
+    """Say whether an exception can be pickled and made again; not all can."""
+    try:
+        pickle.loads(pickle.dumps(exc))  # noqa: S301 - our own, of this moment
+    except Exception:  # noqa: BLE001 - whatever its own code raises
+        return False
+    return True

@@ -20,9 +20,9 @@ from typing import Self
 from nodectl.errors import FrameMissing, NoSpace, StoreInvalid
 from nodectl.fsio import make_private_folder
 from nodectl.ids import ChunkId, FrameId
-from nodectl.store.index import Index
+from nodectl.store.index import Index, is_full
 from nodectl.store.model import StoredFrame, StoreStatistics
-from nodectl.store.packs import SUFFIX, PackedFrame, PackWriter, read_runs, scan
+from nodectl.store.packs import SUFFIX, PackedFrame, PackWriter, is_pack, read_runs, scan
 
 log = logging.getLogger(__name__)
 
@@ -108,8 +108,8 @@ class DiskStore:
         try:
             self.index.add(frames)
         except sqlite3.OperationalError as exc:
-            if "full" in str(exc):
-                raise NoSpace(f"no space left for the store in {self.folder}") from exc
+            if is_full(exc):
+                raise self._no_space() from exc
             raise
 
     def statistics(self) -> StoreStatistics:
@@ -117,6 +117,12 @@ class DiskStore:
         frames, sealed_bytes = self.index.totals()
         packs = sum(1 for _ in self.packs.glob(f"*{SUFFIX}"))
         return StoreStatistics(frames=frames, sealed_bytes=sealed_bytes, packs=packs)
+
+    def _no_space(self) -> NoSpace:
+        return NoSpace(
+            f"no space left for the store in {self.folder}",
+            hint="free space there and start again: what is stored is whole and is not sent twice",
+        )
 
     def _fd(self, pack: str) -> int:
         with self._fds_lock:
@@ -133,6 +139,8 @@ class DiskStore:
         try:
             return Index(path)
         except sqlite3.DatabaseError as exc:
+            if is_full(exc):
+                raise self._no_space() from exc
             if isinstance(exc, sqlite3.OperationalError):
                 raise StoreInvalid(f"cannot open the index {path}: {exc}") from exc
             log.warning("the index %s is damaged (%s): made again from the packs", path, exc)
@@ -172,8 +180,10 @@ class DiskStore:
                     batch.clear()
             if batch:
                 self.index.add(batch)
-            if end == 0:
+            if end == 0 and is_pack(file.fileno()):
                 path.unlink()  # not one whole record: nothing in it was acknowledged
+            elif end == 0:
+                log.warning("%s is no pack of this version: left as it is", path)
             elif end < path.stat().st_size:
                 log.warning("%s: the last write was torn; cut at %d bytes", path, end)
                 file.truncate(end)

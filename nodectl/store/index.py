@@ -44,6 +44,15 @@ def _close_before_fork() -> None:
 os.register_at_fork(before=_close_before_fork)
 
 
+# The second: no room for the 32 KiB that processes share (the -shm file).
+_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+
+
+def is_full(error: sqlite3.Error) -> bool:
+    """Say whether SQLite found the file system full."""
+    return getattr(error, "sqlite_errorcode", None) in _FULL
+
+
 class Index:
     """Rows of frames; each thread has its own connection."""
 
@@ -54,7 +63,11 @@ class Index:
         self._connections: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
         _open_indexes.add(self)
-        self._prepare()
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
 
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
@@ -63,13 +76,13 @@ class Index:
             connection = sqlite3.connect(
                 self._path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
             )
+            with self._lock:
+                self._connections.append(connection)
             # NORMAL never corrupts, and a transaction that a power cut loses is found again in the
             # packs. The cache is small because a node has many other uses for its memory.
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA cache_size = -8192")
             self._local.connection = connection
-            with self._lock:
-                self._connections.append(connection)
         return connection
 
     def _prepare(self) -> None:
@@ -90,10 +103,11 @@ class Index:
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield connection
+            connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:  # a full disk has rolled it back already
+                connection.execute("ROLLBACK")
             raise
-        connection.execute("COMMIT")
 
     def close(self) -> None:
         """Close every connection; the next use opens one again."""

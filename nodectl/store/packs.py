@@ -7,7 +7,8 @@ r"""Packs: append-only files of frames, each record telling its own name, so no 
 A pack is written by one process alone, which holds an exclusive flock on it while it may still
 grow. A reader that finds bytes behind the last record that the index knows scans them: whole
 records with the right FrameId count, and what follows the last of them (the write that a crash
-tore) is cut off as soon as nobody holds the lock.
+tore) is cut off as soon as nobody holds the lock. A damaged record is passed over: it does not take
+those behind it with it.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from typing import NamedTuple, Self
 from blake3 import blake3
 
 from nodectl.errors import NoSpace
+from nodectl.fsio import fsync_folder
 from nodectl.ids import ChunkId, FrameId
 from nodectl.store.model import StoredFrame
 from nodectl.units import MIB
@@ -117,14 +119,17 @@ class PackWriter:
         path = self._folder / f"{self._pack}{SUFFIX}"
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as exc:
+            raise _as_no_space(exc, self._folder) from exc
+        try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.write(self._fd, PACK_HEADER)
-            folder_fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder_fd)
-            finally:
-                os.close(folder_fd)
+            fsync_folder(self._folder)
         except OSError as exc:
+            # A pack without its header takes no frame: the next one begins another.
+            os.close(self._fd)
+            self._fd = -1
+            path.unlink(missing_ok=True)
             raise _as_no_space(exc, self._folder) from exc
         self._size = self._synced = len(PACK_HEADER)
 
@@ -158,28 +163,53 @@ def _as_no_space(exc: OSError, folder: Path) -> Exception:
     return exc
 
 
-def scan(fd: int, pack: str, begin: int) -> Iterator[PackedFrame]:
-    """Yield the whole and valid records of a pack from offset `begin` (0: from its first).
+def is_pack(fd: int) -> bool:
+    """Say whether a file begins as a pack of this version does, or is the torn beginning of one."""
+    head = os.pread(fd, len(PACK_HEADER), 0)
+    return PACK_HEADER.startswith(head)
 
-    Ends at the end of the file or at the first record that is torn or not what it says.
-    """
+
+def scan(fd: int, pack: str, begin: int) -> Iterator[PackedFrame]:
+    """Yield the whole and valid records of a pack from offset `begin` (0: from its first)."""
     size = os.fstat(fd).st_size
-    at = begin
-    if at == 0:
-        if os.pread(fd, len(PACK_HEADER), 0) != PACK_HEADER:
-            return
-        at = len(PACK_HEADER)
+    at = begin or len(PACK_HEADER)
     while at + _RECORD.size <= size:
-        magic, sealed_len, plain_len, frame_id, chunk_id = _RECORD.unpack(
-            os.pread(fd, _RECORD.size, at)
-        )
-        body = at + _RECORD.size
-        if magic != _RECORD_MAGIC or sealed_len > min(RECORD_MAX, size - body):
-            return
-        if blake3(os.pread(fd, sealed_len, body)).digest() != frame_id:
-            return
-        yield PackedFrame(frame_id, chunk_id, pack, body, sealed_len, plain_len)
-        at = body + sealed_len
+        frame = _record_at(fd, pack, at, size)
+        if frame is not None:
+            yield frame
+            at = frame.offset + frame.sealed_len
+        else:
+            at = _next_magic(fd, at + 1)
+
+
+def _record_at(fd: int, pack: str, at: int, size: int) -> PackedFrame | None:
+    """Return the record at offset `at` of a pack of `size` bytes, if it is whole and valid."""
+    data = os.pread(fd, _RECORD.size, at)
+    if len(data) < _RECORD.size:
+        return None
+    magic, sealed_len, plain_len, frame_id, chunk_id = _RECORD.unpack(data)
+    body = at + _RECORD.size
+    if magic != _RECORD_MAGIC or sealed_len > min(RECORD_MAX, size - body):
+        return None
+    if blake3(os.pread(fd, sealed_len, body)).digest() != frame_id:
+        return None
+    return PackedFrame(frame_id, chunk_id, pack, body, sealed_len, plain_len)
+
+
+def _next_magic(fd: int, begin: int) -> int:
+    """Return where, from `begin` on, a record may start; the end of the file if nowhere."""
+    at = begin
+    while window := os.pread(fd, _SCAN_WINDOW, at):
+        found = window.find(_RECORD_MAGIC)
+        if found >= 0:
+            return at + found
+        if len(window) < len(_RECORD_MAGIC):
+            break
+        at += len(window) - len(_RECORD_MAGIC) + 1  # it may lie across two windows
+    return os.fstat(fd).st_size
+
+
+_SCAN_WINDOW = MIB
 
 
 def read_runs(fds: dict[str, int], frames: Sequence[PackedFrame]) -> Iterator[bytes]:
