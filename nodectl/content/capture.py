@@ -42,6 +42,8 @@ _BATCH_PATH_BYTES = 32 << 10
 _RANGE = 16 * MIB  # a large file is read by several workers, in ranges
 _RANGES_FROM = 64 * MIB
 _ROWS_AHEAD = 5000  # entries that may wait for being written; more than a part holds
+_LEFT_OUT_MAX = 1000  # files that could not be read or kept changing; their names go into the head
+_TIME_MAX = 1 << 63  # nanoseconds
 _META_BATCH = 8 * MIB  # sealed bytes of manifest parts gathered before they are stored
 
 
@@ -150,6 +152,7 @@ class _Capture:
         self._links: dict[tuple[int, int], bytes] = {}  # device, inode: the first path
         self._lost_links: set[bytes] = set()  # first paths that were left out after all
         self._skipped: list[bytes] = []
+        self._left_out: list[bytes] = []  # those of them that the tree has
         self._plain_bytes = 0
         self._new_frames = 0
         self._new_bytes = 0
@@ -290,14 +293,14 @@ class _Capture:
                     f"cannot read {self._shown(path)}: {problem}",
                     hint="run as root, leave it out with --exclude, or use --skip-unreadable",
                 )
-            self._skip(path, f"could not be read ({problem})")
+            self._leave_out(path, f"could not be read ({problem})")
         elif first.changed:
             if not self._options.skip_changing:
                 raise FileChanged(
                     f"{self._shown(path)} changed each time it was read",
                     hint="stop what writes it, leave it out with --exclude, or use --skip-changing",
                 )
-            self._skip(path, "changed each time it was read")
+            self._leave_out(path, "changed each time it was read")
         else:
             status = first.status or found.status
             self._add(_file_entry(path, status, results), status)
@@ -329,6 +332,16 @@ class _Capture:
         entry = _entry(path, kind, status)
         device = status.st_rdev if kind in (Kind.CHAR, Kind.BLOCK) else 0
         self._add(entry._replace(size=device, target=target, xattrs=xattrs), status)
+
+    def _leave_out(self, path: bytes, why: str) -> None:
+        """Leave out what is there: a restore in place must not take it for extra."""
+        self._left_out.append(path)
+        if len(self._left_out) > _LEFT_OUT_MAX:
+            raise PathUnreadable(
+                f"more than {_LEFT_OUT_MAX} files below {self._shown(b'')} cannot be captured",
+                hint="run as root, or leave out their directories with --exclude",
+            )
+        self._skip(path, why)
 
     def _skip(self, path: bytes, why: str) -> None:
         self._skipped.append(path)
@@ -362,6 +375,7 @@ class _Capture:
         head = {
             "excludes": list(excludes.patterns),
             "mounts_left_out": [os.fsdecode(path) for path in below],
+            "files_left_out": [os.fsdecode(path) for path in self._left_out],
         }
         self.seen.parts = self._writer.parts
         root, block, root_frame = self._writer.finish(head)
@@ -399,6 +413,11 @@ def _file_jobs(number: int, found: Found) -> Iterator[FileJob]:
 
 
 def _entry(path: bytes, kind: Kind, status: os.stat_result) -> Entry:
+    if not -_TIME_MAX <= status.st_mtime_ns < _TIME_MAX:
+        raise PathUnreadable(
+            f"the time of {os.fsdecode(path)!r} lies outside of the years 1678 to 2262",
+            hint="give it another with touch, or leave it out with --exclude",
+        )
     return Entry(
         path,
         kind,

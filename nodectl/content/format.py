@@ -300,7 +300,7 @@ def decode_head(data: bytes) -> dict[str, Any]:
     return document
 
 
-_HEAD_LISTS = ("excludes", "mounts_left_out")
+_HEAD_LISTS = ("excludes", "mounts_left_out", "files_left_out")
 
 
 def _is_head_name(name: object) -> bool:

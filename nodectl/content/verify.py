@@ -103,9 +103,10 @@ def verify_tree(
 
 def protected_paths(head: dict[str, Any], others: tuple[str, ...] = ()) -> Excludes:
     """Return what an image does not speak of: left as it is on a node, and not compared."""
-    # A star in the name of a mount point protects more than itself, never less.
+    # A star in a name protects more than itself, never less.
     mounts = (f"/{path}/*" for path in head.get("mounts_left_out", ()))
-    return Excludes((*head.get("excludes", ()), *OWN, *mounts, *others))
+    files = (f"/{path}" for path in head.get("files_left_out", ()))
+    return Excludes((*head.get("excludes", ()), *OWN, *mounts, *files, *others))
 
 
 def listings(entries: Iterator[Entry]) -> Iterator[tuple[bytes, frozenset[bytes]]]:

@@ -56,7 +56,7 @@ def temporary_path(path: bytes) -> bytes:
 
 def no_space(exc: OSError, target: Path) -> Exception:
     """Return the error for the user if a file system was full, else `exc`."""
-    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return NoSpace(
             f"no space left in {target}",
             hint="free space or take a larger file system; the restore goes on where it stopped",

@@ -12,6 +12,7 @@ from typing import Self
 import pytest
 from content_lab import CODEC, ContentLab
 
+from nodectl.content import reading
 from nodectl.content.manifest import Entry, Kind
 from nodectl.content.reading import CaptureHandler, FileJob, Signature
 from nodectl.content.tree import TreeManifest
@@ -454,3 +455,28 @@ def test_what_the_image_leaves_alone_is_kept_inside_extra_directories(
     assert any("leaves alone" in text for text in lab.notes.texts)
     # A second time nothing is removed, and the tree counts as what the image says but for those.
     assert lab.restore(report.root, copy).removed == 0
+
+
+def test_what_kept_changing_is_not_taken_for_extra(
+    lab: ContentLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that the image lacks because it could not be captured stays on the nodes."""
+    tree, copy = tmp_path / "t", tmp_path / "copy"
+    tree.mkdir()
+    (tree / "steady").write_text("steady")
+    (tree / "busy").write_text("busy")
+    real = reading.CaptureHandler._read
+
+    def read(self: reading.CaptureHandler, fd: int, job: reading.FileJob) -> reading.FileResult:
+        if job.path == b"busy":
+            return reading.FileResult(job.number, job.begin, changed=True)
+        return real(self, fd, job)
+
+    monkeypatch.setattr(reading.CaptureHandler, "_read", read)
+    report = lab.capture(tree, skip_changing=True)
+    assert report.skipped == (b"busy",)
+    copy.mkdir()
+    (copy / "busy").write_text("the node's own")
+    lab.restore(report.root, copy)
+    assert (copy / "busy").read_text() == "the node's own"
+    assert lab.verify(report.root, copy).differences == ()
