@@ -15,8 +15,6 @@ readers, see the old or the new one, never a part.
 import contextlib
 import os
 import stat
-from array import array
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,13 +28,12 @@ from nodectl.content.own_files import read_own_files
 from nodectl.content.reading import read_xattrs
 from nodectl.content.spans import FrameRow, SpanTable
 from nodectl.content.tree import TreeManifest
+from nodectl.content.uses import FillJob, Uses
 from nodectl.content.verify import extra_entries, first_wrong_byte, listings, protected_paths
 from nodectl.content.workers import WorkerPool
 from nodectl.content.writing import (
-    FillJob,
     FillResult,
     RestoreHandler,
-    Use,
     create_temporary,
     is_small,
     move_into_place,
@@ -48,12 +45,9 @@ from nodectl.errors import ContentInvalid, UnsafePath
 from nodectl.events import Note, Observer, StepProgress
 from nodectl.run import run
 from nodectl.store.model import Store
-from nodectl.units import MIB
 
 STEP = "restore"
 _LOST_FOUND = b"lost+found"
-_JOB_USES = 2000  # places in one job: small enough for a pipe (see workers.py)
-_JOB_BYTES = 4 * MIB  # plain bytes in one job
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SYNC_TIMEOUT_S = 3600.0
 
@@ -121,12 +115,11 @@ class Restore:
         self._protected = protected_paths(manifest.head, options.protected)
         self._own = read_own_files(self._beneath.root_fd)
         self.fresh = options.fresh or set(self._beneath.names(b"")) <= {_LOST_FOUND}
-        self._row = FrameRow()
-        # Where frames belong, in columns: frame number, part, row in it, chunk of the record.
-        self._uses = (array("I"), array("I"), array("I"), array("I"))
+        # The manifest's frames, of which spans are cut; not wanted where all frames are here.
+        self._row: FrameRow | None = FrameRow()
+        self._uses = Uses()
         self._table: SpanTable | None = None
-        self._wanted_bytes = 0  # plain bytes that will be written, as far as prepared
-        self._total = 0  # the same of all, for progress
+        self._total = 0  # plain bytes that will be written, for progress
         self._writing = b""  # the file of several chunks whose records are being prepared
         self._kept_inodes: set[tuple[int, int]] = set()
         self._large: list[Entry] = []  # files of several chunks, without their chunks
@@ -144,28 +137,20 @@ class Restore:
     # ------------------------------------------------------------ prepare
 
     def prepare(self) -> SpanTable:
-        """Make everything but file data; return the spans that the manifest's frames are cut into.
-
-        Files that are complete already want no frame: see `wanted_frames`.
-        """
-        try:
+        """Make everything but file data; return the spans of the manifest's frames."""
+        with self._full_is_told():
             for part, row, entry in self._manifest.records():
                 self._prepare(part, row, entry)
             if not self.fresh and not self._options.keep_extra:
                 self._remove_extra()
-        except OSError as exc:
-            raise no_space(exc, self._target) from exc
-        self._table = SpanTable(self._row)
-        self._total = self._wanted_bytes
+        self._table = SpanTable(self._row or FrameRow())
+        self._total = self._uses.plain_bytes
         return self._table
 
-    def wanted_frames(self) -> set[int]:
-        """Return the numbers of the frames that some place wants."""
-        return set(self._uses[0])
-
     def _prepare(self, part: int, row: int, entry: Entry) -> None:
-        for ref in entry.chunks:
-            self._row.add(ref)
+        if self._row is not None:
+            for ref in entry.chunks:
+                self._row.add(ref)
         if entry.path in self._own.files:
             self._writing = b""  # this node has its own
         else:
@@ -174,7 +159,7 @@ class Restore:
     def _prepare_entry(self, part: int, row: int, entry: Entry) -> None:
         match entry.kind:
             case Kind.MORE if entry.path == self._writing:
-                self._want(part, row, entry)
+                self._uses.add(part, row, entry, self._row)
             case Kind.MORE:
                 pass  # its file is complete already
             case Kind.DIRECTORY:
@@ -250,9 +235,9 @@ class Restore:
             self._kept += 1
         elif not is_small(entry):
             self._begin_large(entry)
-            self._want(part, row, entry)
+            self._uses.add(part, row, entry, self._row)
         elif entry.chunks:
-            self._want(part, row, entry)
+            self._uses.add(part, row, entry, self._row)
         else:
             write_whole(self._beneath, entry, b"", self._powers)
             self._written_files += 1
@@ -265,15 +250,6 @@ class Restore:
             os.close(fd)
         self._writing = entry.path
         self._large.append(entry._replace(chunks=(), extents=()))
-
-    def _want(self, part: int, row: int, entry: Entry) -> None:
-        frames, parts, rows, chunks = self._uses
-        for chunk, ref in enumerate(entry.chunks):
-            frames.append(self._row.add(ref))
-            parts.append(part)
-            rows.append(row)
-            chunks.append(chunk)
-            self._wanted_bytes += ref.plain_len
 
     def _prepare_special(self, entry: Entry) -> None:
         """Make a symbolic link, device or fifo, unless it stands there."""
@@ -346,53 +322,38 @@ class Restore:
 
     def jobs_while_preparing(self) -> Iterator[FillJob]:
         """Prepare a fresh target and yield jobs for it at the same time: all frames are here."""
-        first, begun = 0, 0
+        self._row = None
         self._total = self._manifest.block.plain_bytes
-        for part, row, entry in self._manifest.records():
-            self._prepare(part, row, entry)
-            last = len(self._uses[0])
-            size = self._wanted_bytes - begun
-            if size < _JOB_BYTES and last - first < _JOB_USES:
-                continue
-            # A file of many chunks is shared out: each of the jobs is of about the same size.
-            width = max(1, (last - first) * _JOB_BYTES // max(size, _JOB_BYTES))
-            yield from (
-                self._job(range(at, min(last, at + width))) for at in range(first, last, width)
-            )
-            first, begun = last, self._wanted_bytes
-        yield self._job(range(first, len(self._uses[0])))
-
-    def _job(self, uses: Iterable[int]) -> FillJob:
-        _, parts, rows, chunks = self._uses
-        return [Use(parts[use], rows[use], chunks[use]) for use in uses]
+        with self._full_is_told():
+            for part, row, entry in self._manifest.records():
+                self._prepare(part, row, entry)
+                yield from self._uses.new_jobs()
+        yield from self._uses.new_jobs(last=True)
 
     def jobs(self, spans: Iterable[int]) -> Iterator[FillJob]:
         """Yield the jobs of each span as `spans` yields it; every span once, in any order."""
-        table = self._table
-        if table is None:
+        if self._table is None:
             raise RuntimeError("prepare comes before fill")
-        frames = self._uses[0]
-        order = array("I", sorted(range(len(frames)), key=frames.__getitem__))
-        for span in spans:
-            numbers = table.frames_of(span)
-            first = bisect_left(order, numbers.start, key=frames.__getitem__)
-            last = bisect_left(order, numbers.stop, key=frames.__getitem__)
-            for begin in range(first, last, _JOB_USES):
-                yield self._job(order[begin : min(last, begin + _JOB_USES)])
+        return self._uses.jobs(self._table, spans)
+
+    @contextlib.contextmanager
+    def _full_is_told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            raise no_space(exc, self._target) from exc
 
     # ------------------------------------------------------------ finish
 
     def finish(self) -> RestoreReport:
         """Complete large files, links and directories, and make all of it durable."""
-        try:
+        with self._full_is_told():
             for entry in self._large:
                 self._finish_large(entry)
             for entry in self._links:
                 self._finish_link(entry)
             for entry in reversed(self._directories):
                 self._finish_directory(entry)
-        except OSError as exc:
-            raise no_space(exc, self._target) from exc
         run(["sync", "-f", self._target], timeout=_SYNC_TIMEOUT_S)
         return RestoreReport(
             entries=self._manifest.block.entries,

@@ -20,6 +20,7 @@ from nodectl.content.frame import CHUNK_MAX, FrameCodec
 from nodectl.content.manifest import Entry, Kind, record_places, split_path
 from nodectl.content.metadata import Powers, set_on_descriptor
 from nodectl.content.tree import TreeManifest
+from nodectl.content.uses import FillJob, Use
 from nodectl.errors import NoSpace
 from nodectl.store.model import Store
 
@@ -27,17 +28,6 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PARTS_KEPT = 6
 _FILES_OPEN = 32
 PRIVATE = 0o600  # until the entry's own mode is set
-
-
-class Use(NamedTuple):
-    """One place that wants one frame."""
-
-    part: int
-    row: int
-    chunk: int
-
-
-FillJob = list[Use]  # uses of the same frame stand together
 
 
 class FillResult(NamedTuple):
