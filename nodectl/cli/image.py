@@ -228,7 +228,7 @@ def _capture_text(release: "Release", report: "CaptureReport") -> str:
     ]
     if report.left_out:
         lines.append(f"  left out by the list ({len(report.excludes)} patterns):")
-        lines += [f"    /{os.fsdecode(path)!r}"[:200] for path in report.left_out[:_SHOWN]]
+        lines += [f"    {'/' + os.fsdecode(path)!r}"[:200] for path in report.left_out[:_SHOWN]]
         if len(report.left_out) > _SHOWN:
             lines.append(f"    and {len(report.left_out) - _SHOWN} more (--json has all)")
     lines.append("  next: nodectl swarm push " + release.name + " --nodes all")
@@ -262,7 +262,7 @@ def _show_dry_run(
     for title, paths in (("left out by the list", left_out), ("other file systems", others)):
         print(f"{title}: {len(paths)}")
         for path in paths:
-            print(f"  /{path!r}"[:200])
+            print(f"  {'/' + path!r}"[:200])
 
 
 @image_app.command()
