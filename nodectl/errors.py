@@ -5,7 +5,7 @@ A leaf is named by what the user faces. Fields hold facts; `str()` makes the one
 
 Exit codes: 1 a bug of ours, 2 wrong usage (typer), 10-19 input and files, 20-29 content and
 store, 30-39 swarm, 40-49 trust, join and controller, 50-69 disks, 70-79 the zipapp itself,
-130 stopped by Ctrl-C.
+80-89 more of trust, 130 stopped by Ctrl-C.
 """
 
 from typing import ClassVar
@@ -271,3 +271,21 @@ class CannotRun(NodectlError):
     """This Python or machine cannot run nodectl.pyz (the launcher says it, in one line)."""
 
     exit_code = 71
+
+
+class AuditBroken(NodectlError):
+    """The audit log was changed or cut."""
+
+    exit_code = 80
+
+
+class OrderRefused(NodectlError):
+    """A job's order is not signed by the controller, is for another node, or has ended."""
+
+    exit_code = 81
+
+
+class RecoveryInvalid(NodectlError):
+    """The recovery file is damaged, or the passphrase is another one."""
+
+    exit_code = 82

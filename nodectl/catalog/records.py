@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from nodectl.ids import Root, id_from_hex
+from nodectl.trust.certificate import Issued
 from nodectl.trust.release import SignedRelease, parse_release
 from nodectl.trust.token import Role
 
@@ -59,10 +60,16 @@ class NodeRecord:
     secret: bytes = field(repr=False)  # keys the MAC of its requests, 32 bytes
     joined: int  # seconds since 1970
     token_id: str = ""  # the token it joined with; empty for the machine that made the realm
+    certificates: tuple[Issued, ...] = ()  # the newest first; one before it for a while
 
     def to_json(self) -> dict[str, Any]:
         """Return the catalog document; it holds the secret."""
-        return {**self.public(), "secret": self.secret.hex(), "token_id": self.token_id}
+        return {
+            **self.public(),
+            "secret": self.secret.hex(),
+            "token_id": self.token_id,
+            "certificates": [one.to_json() for one in self.certificates],
+        }
 
     def public(self) -> dict[str, Any]:
         """Return what others may see."""
@@ -77,6 +84,7 @@ class NodeRecord:
             secret=bytes.fromhex(document["secret"]),
             joined=document["joined"],
             token_id=document["token_id"],
+            certificates=tuple(Issued(**one) for one in document.get("certificates", ())),
         )
 
 

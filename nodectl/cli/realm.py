@@ -47,6 +47,7 @@ def make_controller(target: Path, *, realm_name: str, node: str, listen: str) ->
     from nodectl.ids import checked_name
     from nodectl.listen import CONTROL_PORT, Address, own_address, parse_address
     from nodectl.node.state import VERSION, Membership, new_state_folder
+    from nodectl.trust.certificate import make_request
     from nodectl.trust.keys import KEY_BYTES
     from nodectl.trust.realm import create_realm, write_realm
 
@@ -63,8 +64,10 @@ def make_controller(target: Path, *, realm_name: str, node: str, listen: str) ->
         with SqliteCatalog(new.catalog) as catalog:
             members = Members(catalog, realm, time.time)
             secret = secrets.token_bytes(KEY_BYTES)
-            document = members.welcome(members.add_first(node, secret))
-        document |= {"version": VERSION, "secret": secret.hex()}
+            first = members.add_first(node, secret)
+            request, key = make_request(node)
+            document = members.welcome(first, members.certify(node, request))
+        document |= {"version": VERSION, "secret": secret.hex(), "certificate_key": key.decode()}
         membership = Membership.from_json({**document, "controllers": [url], "listen": listen})
         new.write_membership(membership)
     return membership

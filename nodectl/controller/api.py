@@ -8,7 +8,7 @@ no interleaving.
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,15 +16,9 @@ from aiohttp import web
 
 from nodectl.catalog.model import Catalog
 from nodectl.catalog.records import JobState
-from nodectl.controller import wire
-from nodectl.controller.auth import (
-    JOIN_PATH,
-    NODE,
-    Gate,
-    Heard,
-    require_operator,
-    require_self,
-)
+from nodectl.controller import policy, wire
+from nodectl.controller.audit import Audit
+from nodectl.controller.auth import NODE, Gate, Heard
 from nodectl.controller.bell import Bell
 from nodectl.controller.jobs import Jobs, Patience
 from nodectl.controller.members import Members
@@ -33,6 +27,8 @@ from nodectl.controller.tracker import Announcement, Tracker
 from nodectl.errors import UnknownNode
 from nodectl.ids import Root
 from nodectl.trust.realm import Realm
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 BODY_MAX = 8 << 20  # bytes; the largest is a root block in hexadecimal digits
 WAIT_MAX_MS = 60_000
@@ -58,15 +54,21 @@ class ControlApi:
     """The controller's state and its handlers."""
 
     def __init__(
-        self, catalog: Catalog, realm: Realm, clocks: Clocks, patience: Patience | None = None
+        self,
+        catalog: Catalog,
+        realm: Realm,
+        audit: Audit,
+        clocks: Clocks,
+        patience: Patience | None = None,
     ) -> None:
-        """Load what the catalog knows."""
+        """Load what the catalog knows; who does what is written down in `audit`."""
+        self.audit = audit
         self.members = Members(catalog, realm, clocks.now)
         self.releases = Releases(catalog, realm, clocks.now)
         self.tracker = Tracker(clocks.monotonic, clocks.rng)
         self.jobs = Jobs(catalog, now=clocks.now, monotonic=clocks.monotonic, patience=patience)
         self._heard = Heard(clocks.monotonic)
-        self._gate = Gate(self.members, self._heard, clocks.now)
+        self._gate = Gate(self.members, self._heard, clocks.now, owns=self._owns, audit=self.audit)
         self._work_bell = Bell()
         self._event_bell = Bell()
 
@@ -75,27 +77,37 @@ class ControlApi:
         app = web.Application(
             middlewares=[self._gate.answer_errors(), self._gate.guard()], client_max_size=BODY_MAX
         )
-        app.add_routes(
-            [
-                web.post(JOIN_PATH, self._join),
-                web.get("/v1/nodes", self._list_nodes),
-                web.delete("/v1/nodes/{name}", self._remove_node),
-                web.get("/v1/releases", self._list_releases),
-                web.post("/v1/releases", self._publish),
-                web.get("/v1/releases/{name}", self._show_release),
-                web.get("/v1/releases/{name}/{generation}", self._show_release),
-                web.get("/v1/swarm/{root}/ticket", self._ticket),
-                web.post("/v1/swarm/{root}/announce", self._announce),
-                web.get("/v1/jobs", self._list_jobs),
-                web.post("/v1/jobs", self._create_job),
-                web.get("/v1/jobs/{job_id}", self._show_job),
-                web.get("/v1/jobs/{job_id}/events", self._job_events),
-                web.post("/v1/jobs/{job_id}/nodes/{node}", self._report),
-                web.get("/v1/work", self._work),
-            ]
-        )
+        for (method, path), handler in self._routes().items():
+            app.router.add_route(method, path, handler)
         app.on_shutdown.append(self._stop_waiting)
         return app
+
+    def _routes(self) -> dict[tuple[str, str], Handler]:
+        return {
+            policy.JOIN: self._join,
+            ("POST", "/v1/renew"): self._renew,
+            ("GET", "/v1/nodes"): self._list_nodes,
+            ("DELETE", "/v1/nodes/{name}"): self._remove_node,
+            ("GET", "/v1/releases"): self._list_releases,
+            ("POST", "/v1/releases"): self._publish,
+            ("GET", "/v1/releases/{name}"): self._show_release,
+            ("GET", "/v1/releases/{name}/{generation}"): self._show_release,
+            ("GET", "/v1/swarm/{root}/ticket"): self._ticket,
+            ("POST", "/v1/swarm/{root}/announce"): self._announce,
+            ("GET", "/v1/jobs"): self._list_jobs,
+            ("POST", "/v1/jobs"): self._create_job,
+            ("GET", "/v1/jobs/{job_id}"): self._show_job,
+            ("GET", "/v1/jobs/{job_id}/events"): self._job_events,
+            ("POST", "/v1/jobs/{job_id}/nodes/{node}"): self._report,
+            ("GET", "/v1/work"): self._work,
+        }
+
+    def _owns(self, node: str, fields: Mapping[str, str]) -> bool:
+        """Say whether what a path names concerns a member itself."""
+        if "node" in fields or "name" in fields:
+            return node == fields.get("node", fields.get("name"))
+        job_id = fields.get("job_id", "")
+        return job_id.isascii() and job_id.isdigit() and self.jobs.concerns(int(job_id), node)
 
     # --- members ---------------------------------------------------------------------------
 
@@ -105,10 +117,17 @@ class ControlApi:
         if request[NODE] == wanted.name:
             wanted = wire.parse_join(body, replaces=True)
         node = self.members.join(wanted)
-        return web.json_response(self.members.welcome(node))
+        certificate = self.members.certify(node.name, wanted.request, keep=False)
+        self._note(request, "join", node.name, who=node.name, role=node.role.value)
+        return web.json_response(self.members.welcome(node, certificate))
 
-    async def _list_nodes(self, request: web.Request) -> web.Response:
-        require_operator(request)
+    async def _renew(self, request: web.Request) -> web.Response:
+        wanted = wire.parse_renewal(await request.read())
+        answer = self.members.renewed(request[NODE], wanted)
+        self._note(request, "renew", request[NODE])
+        return web.json_response(answer)
+
+    async def _list_nodes(self, _request: web.Request) -> web.Response:
         nodes = [
             {
                 **node.public(),
@@ -121,10 +140,10 @@ class ControlApi:
 
     async def _remove_node(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
-        require_self(request, name)
         self.members.remove(name)
         self.tracker.forget(name)
         self._heard.forget(name)
+        self._note(request, "node remove", name)
         return web.json_response({})
 
     # --- releases and swarms ---------------------------------------------------------------
@@ -135,9 +154,11 @@ class ControlApi:
         return web.json_response({"releases": [record.to_json() for record in records]})
 
     async def _publish(self, request: web.Request) -> web.Response:
-        require_operator(request)
         wanted = wire.parse_publication(await request.read(), origin=request[NODE])
-        return web.json_response(self.releases.publish(wanted).to_json())
+        record = self.releases.publish(wanted)
+        generation = record.signed.release.generation
+        self._note(request, "publish", wanted.name, generation=generation, root=wanted.root.hex())
+        return web.json_response(record.to_json())
 
     async def _show_release(self, request: web.Request) -> web.Response:
         generation = None
@@ -183,7 +204,6 @@ class ControlApi:
         return web.json_response({"jobs": jobs})
 
     async def _create_job(self, request: web.Request) -> web.Response:
-        require_operator(request)
         wanted = wire.parse_job(await request.read())
         known = {node.name for node in self.members.list()}
         unknown = [name for name in wanted.nodes if name not in known]
@@ -196,6 +216,10 @@ class ControlApi:
         job = self.jobs.create(
             wanted.kind, record, wanted.nodes, options=wanted.options, by=request[NODE]
         )
+        self._note(
+            request, "job", f"{job.kind} {job.name} {job.generation}",
+            job=job.job_id, nodes=list(job.nodes), options=dict(job.options),
+        )  # fmt: skip
         self._work_bell.ring()
         return web.json_response(self._job(job.job_id, since=0))
 
@@ -217,7 +241,6 @@ class ControlApi:
 
     async def _report(self, request: web.Request) -> web.Response:
         node = request.match_info["node"]
-        require_self(request, node)
         self.jobs.report(_job_id(request), node, wire.parse_report(await request.read()))
         self._event_bell.ring()
         return web.json_response({})
@@ -246,6 +269,13 @@ class ControlApi:
             "version": self.jobs.version,
             "rows": [row.to_json() for row in self.jobs.rows(job_id, since=since)],
         }
+
+    def _note(
+        self, request: web.Request, what: str, whom: str, *, who: str = "", **details: object
+    ) -> None:
+        self.audit.note(
+            what, whom, who=who or request[NODE], address=request.remote or "", details=details
+        )
 
     async def watch_silence(self) -> None:
         """Conclude about silent nodes once a second, for ever."""

@@ -1,17 +1,25 @@
-"""Who asks: every request but a join carries a MAC keyed with its node's secret.
+"""Who asks, and whether they may.
 
-Without a right one the answer is 401 with no content. Every answer, that one too, carries the
-controller's time, so that a client whose clock is wrong can correct itself and ask once more.
+Every request but a join comes over a connection on which a certificate of the realm was presented,
+and carries a MAC keyed with its node's secret; both must be of the same member, and the certificate
+one that the realm still counts. Else the answer is 401 with no content. Then `policy.py` says what
+the member's role may call; else 403.
+
+Every answer, those too, carries the controller's time, so that a client whose clock is wrong can
+correct itself and ask once more; and `X-Nodectl-Renew: 1` when its certificate is to be renewed.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from nodectl.controller.members import Members
+from nodectl.catalog.records import NodeRecord
+from nodectl.controller import policy
+from nodectl.controller.audit import Audit
+from nodectl.controller.members import Members, good_certificate
 from nodectl.errors import (
     AlreadyThere,
     ContentInvalid,
@@ -26,15 +34,12 @@ from nodectl.errors import (
     UnknownNode,
     WriteConflict,
 )
-from nodectl.trust.mac import TIME_HEADER, MacVerifier, Signed
-from nodectl.trust.token import Role
+from nodectl.trust.certificate import Presented, presented
+from nodectl.trust.mac import RENEW_HEADER, TIME_HEADER, MacVerifier, Signed
 
 log = logging.getLogger(__name__)
 
-JOIN_PATH = "/v1/join"
-
 NODE = web.RequestKey("node", str)
-ROLE = web.RequestKey("role", Role)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -87,30 +92,63 @@ class Heard:
 
 
 class Gate:
-    """Lets members in."""
+    """Lets members in: who they are, and what their role may call."""
 
-    def __init__(self, members: Members, heard: Heard, now: Callable[[], float]) -> None:
-        """Check against the members' secrets and the controller's clock."""
+    def __init__(
+        self,
+        members: Members,
+        heard: Heard,
+        now: Callable[[], float],
+        *,
+        owns: Callable[[str, Mapping[str, str]], bool],
+        audit: Audit,
+    ) -> None:
+        """Check against the members' secrets and certificates and the controller's clock.
+
+        `owns` says whether what the fields of a path name concerns a member itself.
+        """
         self._members = members
         self._heard = heard
         self._now = now
+        self._owns = owns
+        self._audit = audit
+        self._found: NodeRecord | None = None  # by the verifier, for the request that it checks
         self._verifier = MacVerifier(self._secret_of, now_ms=lambda: int(now() * 1000))
 
-    async def client_of(self, request: web.Request) -> str | None:
-        """Return the name of the member that made this request, else None."""
+    async def _signer(self, request: web.Request) -> NodeRecord:
+        """Return the member whose MAC a request carries.
+
+        Raises:
+            MacRefused: none.
+        """
         header = request.headers.get("Authorization")
         if header is None:
-            return None  # before its body is read
+            raise MacRefused("the request carries no MAC")  # before its body is read
         signed = Signed(request.method, request.path_qs, await request.read())
-        try:
-            return self._verifier.verify(header, signed)
-        except MacRefused as exc:
-            log.info("%s %s from %s: %s", request.method, request.path, request.remote, exc)
-            return None
+        self._verifier.verify(header, signed)
+        found, self._found = self._found, None
+        if found is None:
+            raise RuntimeError("a MAC was checked without a key")
+        return found
 
     def _secret_of(self, name: str) -> bytes | None:
-        node = self._members.find(name)
-        return None if node is None else node.secret
+        self._found = self._members.find(name)
+        return None if self._found is None else self._found.secret
+
+    async def _member(self, request: web.Request, shown: Presented | None) -> NodeRecord:
+        """Return the member who asks: its MAC and its certificate say the same name.
+
+        Raises:
+            MacRefused: not both, or the certificate is not, or no longer, good.
+        """
+        if shown is None:
+            raise MacRefused("no certificate was presented")
+        node = await self._signer(request)
+        if shown.name != node.name:
+            raise MacRefused(f"the certificate of {shown.name} came with a MAC of {node.name}")
+        if not good_certificate(node, shown.serial, self._now()):
+            raise MacRefused(f"the certificate of {node.name} has ended or was replaced")
+        return node
 
     def answer_errors(self) -> Middleware:
         """Return what turns errors into answers and puts the time on every answer."""
@@ -133,18 +171,64 @@ class Gate:
 
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-            client = await self.client_of(request)
-            if request.path == JOIN_PATH and request.method == "POST":
-                request[NODE] = client or ""
+            peer = request.get_extra_info("peercert")
+            if (request.method, request.path) == policy.JOIN:
+                request[NODE] = await self._rejoining(request)
                 return await handler(request)
-            if client is None:
+            try:
+                node = await self._member(request, presented(peer))
+            except MacRefused as exc:
+                log.info("%s %s from %s: %s", request.method, request.path, request.remote, exc)
+                self._audit.refused(str(exc), path=request.path, address=request.remote or "")
                 return web.Response(status=HTTPStatus.UNAUTHORIZED)
-            self._heard.note(client, request.remote or "")
-            request[NODE] = client
-            request[ROLE] = self._members.get(client).role
-            return await handler(request)
+            self._heard.note(node.name, request.remote or "")
+            request[NODE] = node.name
+            self._check_rights(request, node)
+            response = await handler(request)
+            if self._members.renewal_due(node):
+                response.headers[RENEW_HEADER] = "1"
+            return response
 
         return guard
+
+    async def _rejoining(self, request: web.Request) -> str:
+        """Return the name of the member that joins again, or an empty text."""
+        if "Authorization" not in request.headers:
+            return ""
+        try:
+            return (await self._signer(request)).name
+        except MacRefused as exc:
+            log.info("a join from %s: %s", request.remote, exc)
+            return ""
+
+    def _check_rights(self, request: web.Request, node: NodeRecord) -> None:
+        """Refuse what the role of a member may not call.
+
+        Raises:
+            NotAllowed: so it is; logged and audited.
+        """
+        resource = request.match_info.route.resource
+        if resource is None:
+            raise web.HTTPNotFound  # no such path: a member may know that
+        scope = policy.rights(request.method, resource.canonical).of(node.role)
+        if scope is policy.Scope.ALL:
+            return
+        if scope is policy.Scope.OWN and self._owns(node.name, request.match_info):
+            return
+        log.warning(
+            "refused %s %s by %s (%s) from %s",
+            request.method, request.path, node.name, node.role, request.remote,
+        )  # fmt: skip
+        self._audit.refused(
+            f"{request.method} is not for the role {node.role}",
+            path=request.path,
+            address=request.remote or "",
+            who=node.name,
+        )
+        raise NotAllowed(
+            f"{node.name} has the role {node.role}, and this needs an operator",
+            hint="join this machine with a token made by: nodectl token create --role operator",
+        )
 
 
 def _error_response(request: web.Request, error: NodectlError) -> web.Response:
@@ -154,26 +238,3 @@ def _error_response(request: web.Request, error: NodectlError) -> web.Response:
     return web.json_response(
         {"error": type(error).__name__, "sentence": str(error), "hint": error.hint}, status=status
     )
-
-
-def require_operator(request: web.Request) -> None:
-    """Refuse a member that is no operator.
-
-    Raises:
-        NotAllowed: it is a node.
-    """
-    if request[ROLE] is not Role.OPERATOR:
-        raise NotAllowed(
-            f"{request[NODE]} has the role node, and this needs an operator",
-            hint="join this machine with a token made by: nodectl token create --role operator",
-        )
-
-
-def require_self(request: web.Request, node: str) -> None:
-    """Refuse a node that speaks for another one; an operator may.
-
-    Raises:
-        NotAllowed: it is another node.
-    """
-    if request[NODE] != node:
-        require_operator(request)

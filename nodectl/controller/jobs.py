@@ -182,6 +182,10 @@ class Jobs:
             if node in self._rows[job_id] and self._rows[job_id][node].work.state not in FINAL
         )
 
+    def concerns(self, job_id: int, node: str) -> bool:
+        """Say whether a job has, or had, something to do for a node."""
+        return node in self._rows.get(job_id, {})
+
     def report(self, job_id: int, node: str, report: Report) -> Row:
         """Take a node's word about its work.
 

@@ -5,15 +5,17 @@ token for one use is used once however many machines try at the same moment.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nodectl.catalog.model import ABSENT, Catalog
 from nodectl.catalog.records import NodeRecord, node_key, token_key
 from nodectl.errors import NameTaken, TokenRefused, UnknownNode, WriteConflict
+from nodectl.trust.certificate import issue_member
 from nodectl.trust.realm import Realm
 from nodectl.trust.token import Role, Token, TokenRecord, new_token, record_of
 
+_OVERLAP_S = 3600  # how long a certificate counts after its successor was issued
 _SPEND_TRIES = 1000  # conflicts one after the other: far more than machines that join at once
 
 
@@ -26,6 +28,7 @@ class JoinRequest:
     token_secret: bytes = field(repr=False)
     name: str
     node_secret: bytes = field(repr=False)  # made by the node: sent again, it is the same join
+    request: bytes = b""  # PKCS#10, PEM: for its certificate
     replaces: bool = False  # it proved that it is the node that has this name now
 
 
@@ -37,6 +40,7 @@ class Members:
         self._catalog = catalog
         self._realm = realm
         self._now = now
+        self._ca = realm.ca_sha256().hex()
 
     def issue_token(self, urls: tuple[str, ...], *, role: Role, ttl_s: int, uses: int) -> Token:
         """Make a join token; only a hash of its secret is kept."""
@@ -161,17 +165,66 @@ class Members:
     def _put_token(self, record: TokenRecord, revision: int) -> None:
         self._catalog.put(token_key(record.token_id), record.to_json(), expected=revision)
 
-    def welcome(self, node: NodeRecord) -> dict[str, Any]:
-        """Return what a node that joined is told: everything for its node.json but its secret."""
+    def certify(self, name: str, request: bytes, *, keep: bool = True) -> bytes:
+        """Issue a certificate for a member and return it, PEM.
+
+        The one before it stays good for `_OVERLAP_S` (processes that began with it go on), unless
+        `keep` is False.
+
+        Raises:
+            InvalidInput: the request is none.
+            UnknownNode: there is no such member.
+        """
+        pem, issued = issue_member(self._realm.authority, request, name=name, now=self._now())
+        for _ in range(_SPEND_TRIES):
+            document = self._catalog.get(node_key(name))
+            if document is None:
+                break
+            node = NodeRecord.from_json(document.value)
+            old = node.certificates[:1] if keep else ()
+            changed = replace(node, certificates=(issued, *old))
+            try:
+                self._catalog.put(node_key(name), changed.to_json(), expected=document.revision)
+            except WriteConflict:
+                continue
+            return pem
+        raise UnknownNode(f"no node is named {name}", hint="nodectl node list shows all")
+
+    def renewal_due(self, node: NodeRecord) -> bool:
+        """Say whether a member should ask for a new certificate."""
+        return not node.certificates or node.certificates[0].due(self._now(), self._ca)
+
+    def renewed(self, name: str, request: bytes) -> dict[str, Any]:
+        """Issue the next certificate of a member; return what it is told."""
+        return {**self._facts(), "certificate": self.certify(name, request).decode("ascii")}
+
+    def welcome(self, node: NodeRecord, certificate: bytes) -> dict[str, Any]:
+        """Return what a node that joined is told: everything for its node.json but its secrets."""
         return {
+            **self._facts(),
             "realm_id": self._realm.realm_id,
             "realm_name": self._realm.name,
             "node": node.name,
             "role": node.role.value,
-            "ca_pem": self._realm.authority.certificate.decode("ascii"),
+            "certificate": certificate.decode("ascii"),
             "content_keys": self._realm.key.content_keys().to_hex(),
+        }
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what every member learns again when its certificate is renewed."""
+        return {
+            "ca_pem": self._realm.authority.certificate.decode("ascii"),
             "publishers": [key.hex() for key in self._realm.publishers()],
         }
+
+
+def good_certificate(node: NodeRecord, serial: str, now: float) -> bool:
+    """Say whether a certificate of a member counts: the newest, or for a while the one before."""
+    for index, one in enumerate(node.certificates):
+        if one.serial == serial:
+            replaced = node.certificates[0].begins + _OVERLAP_S if index else one.ends
+            return now < min(one.ends, replaced)
+    return False
 
 
 def _is_same_join(present: NodeRecord, request: JoinRequest) -> bool:

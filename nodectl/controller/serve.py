@@ -8,6 +8,7 @@ from pathlib import Path
 from nodectl.background import background
 from nodectl.catalog.model import Catalog
 from nodectl.controller.api import Clocks, ControlApi
+from nodectl.controller.audit import realm_audit
 from nodectl.controller.jobs import Patience
 from nodectl.listen import Address, listening
 from nodectl.trust.ca import server_context
@@ -30,8 +31,10 @@ async def control_server(
         PortInUse: the address is taken.
     """
     realm = load_realm(realm_folder)
-    api = ControlApi(catalog, realm, clocks or Clocks(rng=random.SystemRandom()), patience=patience)
-    tls = server_context(*chain_files(realm_folder))
+    clocks = clocks or Clocks(rng=random.SystemRandom())
+    audit = realm_audit(realm, realm_folder, catalog, clocks.now)
+    api = ControlApi(catalog, realm, audit, clocks, patience=patience)
+    tls = server_context(*chain_files(realm_folder), realm.authority.certificate)
     async with (
         listening(api.application(), listen, tls=tls, what="the controller") as address,
         background(api.watch_silence()),

@@ -15,6 +15,7 @@ from nodectl.controller.releases import Publication
 from nodectl.controller.tracker import Announcement
 from nodectl.errors import InvalidInput
 from nodectl.ids import Root, checked_name, id_from_hex
+from nodectl.trust.certificate import checked_request
 from nodectl.trust.keys import KEY_BYTES
 from nodectl.trust.release import checked_totals
 
@@ -170,9 +171,28 @@ def parse_join(body: bytes, *, replaces: bool) -> JoinRequest:
         token_secret=fields.key("token_secret"),
         name=fields.name("name"),
         node_secret=fields.key("node_secret"),
+        request=_request(fields),
         replaces=replaces,
     )
     fields.end()
+    return request
+
+
+def parse_renewal(body: bytes) -> bytes:
+    """Return the request for a certificate that a body holds, PEM."""
+    fields = Fields(body, where="renew")
+    request = _request(fields)
+    fields.end()
+    return request
+
+
+def _request(fields: Fields) -> bytes:
+    """Take a request for a certificate; a bad one is refused before a token is spent for it."""
+    try:
+        request = fields.text("request").encode("ascii")
+    except UnicodeEncodeError as exc:
+        raise InvalidInput("the request for a certificate is damaged") from exc
+    checked_request(request)
     return request
 
 

@@ -28,6 +28,7 @@ from nodectl.errors import (
 from nodectl.events import Observer, StepStarted
 from nodectl.ids import Root
 from nodectl.node.client import ControlClient, Peer, Peers
+from nodectl.node.renew import renew
 from nodectl.node.report import Pace, Reporter
 from nodectl.node.restore import RestoreArgv, run_restore
 from nodectl.node.state import HeldRoot, Membership, StateFolder
@@ -126,6 +127,9 @@ class Agent:
                 for job, work in await self._client.work(since=since, wait_s=_POLL_S):
                     since = max(since, job.job_id)
                     group.create_task(self._do(job, work))
+                if self._client.renewal_due:
+                    await renew(self._state, self._client)
+                    self._membership = self._client.membership
                 pause_s = self._pace.retry_first_s
             except NodectlError as exc:
                 log.warning("asking for work: %s; again in %g s", exc, pause_s)

@@ -22,7 +22,8 @@ from nodectl.errors import ControllerUnreachable, InvalidInput, NodectlError, No
 from nodectl.ids import Root
 from nodectl.node.state import Membership
 from nodectl.trust.ca import CONTROLLER_NAME, client_context
-from nodectl.trust.mac import TIME_HEADER, Signed, sign_request
+from nodectl.trust.certificate import load_identity
+from nodectl.trust.mac import RENEW_HEADER, TIME_HEADER, Signed, sign_request
 
 _ANSWER_MAX = 64 << 20  # bytes of one answer
 
@@ -109,7 +110,8 @@ class ControlClient:
         self._limits = limits or Limits()
         self._now = now
         self._offset_ms = 0
-        self._tls: ssl.SSLContext = client_context(membership.ca_pem.encode("ascii"))
+        self._tls = _tls_side(membership)
+        self.renewal_due = False  # the controller wants this member's certificate renewed
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -121,9 +123,20 @@ class ControlClient:
         """Return the controller's time, unix milliseconds, as far as it was learned."""
         return int(self._now() * 1000) + self._offset_ms
 
+    @property
+    def membership(self) -> Membership:
+        """Return as whom it asks."""
+        return self._membership
+
+    def use(self, membership: Membership) -> None:
+        """Ask as this member from now on; what is under way goes on as it began."""
+        self._tls = _tls_side(membership)
+        self._membership = membership
+        self.renewal_due = False
+
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._tls, limit_per_host=8),
+            connector=aiohttp.TCPConnector(limit_per_host=8),
             auto_decompress=False,
         )
         return self
@@ -132,6 +145,10 @@ class ControlClient:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+    async def renew(self, request: bytes) -> dict[str, Any]:
+        """Send the request for this member's next certificate; return what the controller says."""
+        return await self._ask("POST", "/v1/renew", {"request": request.decode("ascii")})
 
     # --- nodes and releases ------------------------------------------------------------------
 
@@ -289,17 +306,25 @@ class ControlClient:
             url + request.target,
             data=request.body,
             headers={"Authorization": header},
+            ssl=self._tls,
             server_hostname=CONTROLLER_NAME,
             timeout=timeout,
             allow_redirects=False,
         ) as response:
             self._learn_time(response.headers)
+            self.renewal_due = self.renewal_due or RENEW_HEADER in response.headers
             return response.status, await read_bounded(response)
 
     def _learn_time(self, headers: Mapping[str, str]) -> None:
         text = headers.get(TIME_HEADER, "")
         if text.isascii() and text.isdigit():
             self._offset_ms = int(text) - int(self._now() * 1000)
+
+
+def _tls_side(membership: Membership) -> ssl.SSLContext:
+    context = client_context(membership.ca_pem.encode("ascii"))
+    load_identity(context, membership.identity)
+    return context
 
 
 def read_answer(status: int, answer: bytes) -> dict[str, Any]:

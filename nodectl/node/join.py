@@ -41,6 +41,7 @@ from nodectl.trust.ca import (
     presented_chain,
     unverified_context,
 )
+from nodectl.trust.certificate import make_request
 from nodectl.trust.keys import KEY_BYTES
 from nodectl.trust.mac import TIME_HEADER, Signed, sign_request
 from nodectl.trust.token import Token
@@ -79,6 +80,7 @@ async def join(
     _check_writable(state.folder)
     urls = (parse_url(url, scheme="https", default_port=CONTROL_PORT),) if url else token.urls
     secret = secrets.token_bytes(KEY_BYTES)
+    request, key = make_request(name)
     body = json.dumps(
         {
             "realm_id": token.realm_id,
@@ -86,6 +88,7 @@ async def join(
             "token_secret": token.secret.hex(),
             "name": name,
             "node_secret": secret.hex(),
+            "request": request.decode("ascii"),
         }
     ).encode()
     failures = []
@@ -96,7 +99,9 @@ async def join(
         except (aiohttp.ClientError, OSError, TimeoutError) as exc:
             failures.append(f"{one}: {reason(exc)}")
             continue
-        membership = _membership(answer, secret, (one, *(u for u in token.urls if u != one)))
+        controllers = (one, *(u for u in token.urls if u != one))
+        secrets_here = {"secret": secret.hex(), "certificate_key": key.decode("ascii")}
+        membership = _membership(answer, secrets_here, controllers)
         await _write(state, membership)
         return membership
     raise unreachable(failures)
@@ -203,15 +208,15 @@ def _proof(old: Membership | None, body: bytes, unix_ms: int | None) -> dict[str
 
 
 def _membership(
-    answer: Mapping[str, Any], secret: bytes, controllers: tuple[str, ...]
+    answer: Mapping[str, Any], secrets_here: Mapping[str, str], controllers: tuple[str, ...]
 ) -> Membership:
     document = {
         **answer,
+        **secrets_here,
         "version": VERSION,
-        "secret": secret.hex(),
         "controllers": list(controllers),
     }
     try:
         return Membership.from_json(document)
-    except (ValueError, KeyError, TypeError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise ControllerUnreachable(f"the controller's answer is no membership: {exc}") from exc

@@ -25,10 +25,11 @@ from typing import Any, Self
 from nodectl.errors import AlreadyThere, NoRealm, PathUnreadable, StoreBusy
 from nodectl.fsio import PRIVATE_FILE, fsync_folder, make_private_folder, write_private
 from nodectl.ids import Root, checked_name, id_from_hex
+from nodectl.trust.ca import Credential
 from nodectl.trust.keys import ContentKeys
 from nodectl.trust.token import Role
 
-VERSION = 1
+VERSION = 2
 _GENERATIONS_SERVED = 3  # of each name, the last ones
 
 
@@ -45,6 +46,7 @@ class Membership:
     secret: bytes = field(repr=False)  # 32 bytes, keys the MAC of requests to the controller
     content_keys: ContentKeys = field(repr=False)
     publishers: tuple[bytes, ...]  # raw Ed25519 public keys
+    identity: Credential = field(repr=False)  # certificate and key for TLS, see trust/certificate
     listen: str = ""  # controller only: where `serve --controller` listens by default
 
     def to_json(self) -> dict[str, Any]:
@@ -60,6 +62,8 @@ class Membership:
             "secret": self.secret.hex(),
             "content_keys": self.content_keys.to_hex(),
             "publishers": [key.hex() for key in self.publishers],
+            "certificate": self.identity.certificate.decode("ascii"),
+            "certificate_key": self.identity.key.decode("ascii"),
             "listen": self.listen,
         }
 
@@ -82,6 +86,10 @@ class Membership:
             secret=bytes.fromhex(document["secret"]),
             content_keys=ContentKeys.from_hex(document["content_keys"]),
             publishers=tuple(bytes.fromhex(key) for key in document["publishers"]),
+            identity=Credential(
+                certificate=document["certificate"].encode("ascii"),
+                key=document["certificate_key"].encode("ascii"),
+            ),
             listen=str(document.get("listen", "")),
         )
 
@@ -135,7 +143,7 @@ class StateFolder:
                 f"{self.membership_file} may not be read by this user",
                 hint="run as the user that made it (often root), or name another --state",
             ) from exc
-        except (OSError, ValueError, KeyError, TypeError) as exc:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
             raise PathUnreadable(f"{self.membership_file} cannot be read: {exc}") from exc
 
     def write_membership(self, membership: Membership) -> None:

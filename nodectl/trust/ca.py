@@ -39,7 +39,7 @@ def make_authority(realm_name: str) -> Credential:
     builder = (
         _builder(name, name, key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(ca=True), critical=True)
+        .add_extension(key_usage(ca=True), critical=True)
     )
     return _credential(builder.sign(key, hashes.SHA256()), key)
 
@@ -56,7 +56,7 @@ def issue_controller(authority: Credential) -> Credential:
     builder = (
         _builder(_subject(CONTROLLER_NAME), signer.subject, key.public_key())
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(ca=False), critical=True)
+        .add_extension(key_usage(ca=False), critical=True)
         .add_extension(server, critical=False)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(CONTROLLER_NAME)]), critical=False)
         .add_extension(issuer_id, critical=False)
@@ -69,11 +69,19 @@ def fingerprint(certificate_pem: bytes) -> bytes:
     return hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate_pem.decode("ascii"))).digest()
 
 
-def server_context(certificate_chain: str, key: str) -> ssl.SSLContext:
-    """Return the TLS side of a controller; both arguments are paths of PEM files."""
+def server_context(certificate_chain: str, key: str, ca_pem: bytes) -> ssl.SSLContext:
+    """Return the TLS side of a controller; the first two arguments are paths of PEM files.
+
+    Clients are asked for a certificate of the realm's CA (`ca_pem`, one or more). A machine that
+    joins has none yet, so its absence is no error here: `controller/auth.py` lets nobody without
+    one reach more than the join.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(certificate_chain, key)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.verify_flags = ssl.VerifyFlags(context.verify_flags | _NO_CHECK_TIME)
+    context.load_verify_locations(cadata=ca_pem.decode("ascii"))
     return context
 
 
@@ -127,7 +135,8 @@ def _builder(
     )
 
 
-def _key_usage(*, ca: bool) -> x509.KeyUsage:
+def key_usage(*, ca: bool) -> x509.KeyUsage:
+    """Return what a key may be used for: to sign certificates, or to prove who one is."""
     return x509.KeyUsage(
         digital_signature=not ca,
         content_commitment=False,

@@ -19,6 +19,7 @@ _CHUNK_ID = "nodectl 2026-11 chunk id"
 _SEAL = "nodectl 2026-11 frame seal"
 _NONCE = "nodectl 2026-11 frame nonce"
 _SWARM = "nodectl 2026-11 swarm"
+_AUDIT = "nodectl 2026-11 audit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,3 +83,7 @@ class RealmKey:
     def swarm_key(self, root: Root) -> bytes:
         """Derive the key of the swarm of one manifest: 32 bytes; it keys the MAC of requests."""
         return blake3(root, key=self._derive(_SWARM)).digest()
+
+    def audit_key(self) -> bytes:
+        """Derive the key that seals the lines of the audit log."""
+        return self._derive(_AUDIT)

@@ -27,6 +27,7 @@ from nodectl.errors import MacRefused
 
 SCHEME = "NCTL1"
 TIME_HEADER = "X-Nodectl-Time"
+RENEW_HEADER = "X-Nodectl-Renew"  # the controller asks this member for a new certificate's request
 SKEW_MS = 120_000
 NONCE_BYTES = 16
 _REMEMBERED = 1 << 15  # nonces, about 5 MB; at 130 requests/s none is forgotten before its time

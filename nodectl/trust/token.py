@@ -27,8 +27,10 @@ _GET_ANOTHER = "make a new one on the controller: nodectl token create --role no
 class Role(StrEnum):
     """What a member of the realm may do."""
 
+    CONTROLLER = "controller"  # a controller of the realm: what an operator may
     OPERATOR = "operator"  # everything
     NODE = "node"  # its own work, and reading releases
+    INSTALLER = "installer"  # its own work and the releases that it names, nothing else
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,7 @@ from nodectl.node.client import ControlClient
 from nodectl.node.join import join
 from nodectl.node.state import Membership, StateFolder
 from nodectl.trust.ca import CONTROLLER_NAME, client_context
+from nodectl.trust.certificate import load_identity
 from nodectl.trust.mac import TIME_HEADER, Signed, sign_request
 from nodectl.trust.release import verify_release
 from nodectl.trust.token import Role, Token
@@ -124,7 +125,7 @@ def test_a_token_of_another_realm_is_not_even_sent(state: StateFolder, tmp_path:
     run_async(main())
 
 
-def test_of_twenty_joins_with_a_token_for_one_one_succeeds(
+def test_of_fifty_joins_with_a_token_for_one_one_succeeds(
     state: StateFolder, tmp_path: Path
 ) -> None:
     async def main() -> list[object]:
@@ -133,14 +134,14 @@ def test_of_twenty_joins_with_a_token_for_one_one_succeeds(
             return await asyncio.gather(
                 *(
                     join(StateFolder(tmp_path / f"n{n}"), token, name=f"n{n}", limits=LIMITS)
-                    for n in range(20)
+                    for n in range(50)
                 ),
                 return_exceptions=True,
             )
 
     outcomes = run_async(main())
     assert sum(isinstance(outcome, Membership) for outcome in outcomes) == 1
-    assert sum(isinstance(outcome, TokenRefused) for outcome in outcomes) == 19
+    assert sum(isinstance(outcome, TokenRefused) for outcome in outcomes) == 49
     assert len([p for p in tmp_path.iterdir() if (p / "node.json").exists()]) == 2  # with c
 
 
@@ -247,10 +248,12 @@ ENDPOINTS = [
 async def _raw(
     controller: Controller, method: str, path: str, header: str | None
 ) -> tuple[int, bytes, str]:
-    ca = controller.state.membership().ca_pem.encode()
+    member = controller.state.membership()
+    tls = client_context(member.ca_pem.encode())
+    load_identity(tls, member.identity)
     headers = {} if header is None else {"Authorization": header}
     async with (
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=client_context(ca))) as session,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as session,
         session.request(
             method, controller.url + path, headers=headers, server_hostname=CONTROLLER_NAME
         ) as response,

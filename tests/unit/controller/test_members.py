@@ -177,6 +177,6 @@ def test_a_removed_node_is_unknown(members: Members) -> None:
 
 def test_the_welcome_holds_no_secret_of_the_realm(members: Members, realm: Realm) -> None:
     node = members.join(_request(_token(members), "n1"))
-    told = str(members.welcome(node))
+    told = str(members.welcome(node, b""))
     assert realm.key.secret.hex() not in told
     assert "PRIVATE" not in told

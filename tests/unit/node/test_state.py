@@ -8,6 +8,7 @@ from nodectl.cli.realm import make_controller
 from nodectl.errors import AlreadyThere, InvalidInput, NoRealm, PathUnreadable
 from nodectl.ids import Root
 from nodectl.node.state import HeldRoot, Membership, StateFolder, default_folder
+from nodectl.trust.ca import Credential
 from nodectl.trust.keys import ContentKeys
 from nodectl.trust.token import Role
 
@@ -21,6 +22,7 @@ MEMBERSHIP = Membership(
     secret=b"s" * 32,
     content_keys=ContentKeys(chunk_id=b"1" * 32, seal=b"2" * 32, nonce=b"3" * 32),
     publishers=(b"p" * 32,),
+    identity=Credential(certificate=b"CERTIFICATE", key=b"KEY"),
 )
 
 

@@ -56,6 +56,10 @@ def test_no_realm_and_a_damaged_one_are_told_apart(realm: Realm, tmp_path: Path)
         load_realm(tmp_path)
 
 
+def _server(folder: Path) -> ssl.SSLContext:
+    return server_context(*chain_files(folder), (folder / "ca.pem").read_bytes())
+
+
 def _handshake(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> ssl.SSLObject:
     """Run a TLS handshake in memory and return the client's side."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -76,7 +80,7 @@ def _handshake(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> ssl
 
 def test_a_member_accepts_its_controller_only(realm: Realm, tmp_path: Path) -> None:
     write_realm(realm, tmp_path / "r")
-    server = server_context(*chain_files(tmp_path / "r"))
+    server = _server(tmp_path / "r")
     good = _handshake(server, client_context(realm.authority.certificate), CONTROLLER_NAME)
     assert good.version() == "TLSv1.3"
     other = create_realm("other", now=0)
@@ -88,7 +92,7 @@ def test_a_member_accepts_its_controller_only(realm: Realm, tmp_path: Path) -> N
 
 def test_the_presented_chain_ends_in_the_ca(realm: Realm, tmp_path: Path) -> None:
     write_realm(realm, tmp_path / "r")
-    server = server_context(*chain_files(tmp_path / "r"))
+    server = _server(tmp_path / "r")
     side = _handshake(server, unverified_context(), CONTROLLER_NAME)
     chain = presented_chain(side)
     assert [fingerprint(pem) for pem in chain] == [
@@ -103,7 +107,7 @@ def test_dates_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("nodectl.trust.ca._END", dt.datetime(1971, 1, 1, tzinfo=dt.UTC))
     old = create_realm("old", now=0)
     write_realm(old, tmp_path / "r")
-    server = server_context(*chain_files(tmp_path / "r"))
+    server = _server(tmp_path / "r")
     _handshake(server, client_context(old.authority.certificate), CONTROLLER_NAME)
 
 
@@ -113,4 +117,4 @@ def test_tls_1_2_is_refused(realm: Realm, tmp_path: Path) -> None:
     old.load_verify_locations(cadata=realm.authority.certificate.decode())
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises(ssl.SSLError):
-        _handshake(server_context(*chain_files(tmp_path / "r")), old, CONTROLLER_NAME)
+        _handshake(_server(tmp_path / "r"), old, CONTROLLER_NAME)

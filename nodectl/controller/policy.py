@@ -1,0 +1,72 @@
+"""Who may call what: one table. What does not stand in it nobody may call.
+
+A member that may not call something gets 403, and that is logged and audited. A machine without a
+certificate of the realm and the right MAC gets 401 for every path but the join, whether the path
+exists or not.
+
+`Scope.OWN` is for what concerns the asking member: itself (`{name}`, `{node}`), or a job that has
+work for it (`{job_id}`).
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import NamedTuple
+
+from nodectl.trust.token import Role
+
+JOIN = ("POST", "/v1/join")  # needs a token in place of membership
+
+
+class Scope(StrEnum):
+    """How far a right goes."""
+
+    NONE = "none"
+    OWN = "own"
+    ALL = "all"
+
+
+class Rights(NamedTuple):
+    """What each role may do with one path; controllers and operators are asked alike."""
+
+    operator: Scope
+    node: Scope
+    installer: Scope
+
+    def of(self, role: Role) -> Scope:
+        """Return how far the right of a role goes."""
+        match role:
+            case Role.CONTROLLER | Role.OPERATOR:
+                return self.operator
+            case Role.NODE:
+                return self.node
+            case Role.INSTALLER:
+                return self.installer
+
+
+_ALL, _OWN, _NONE = Scope.ALL, Scope.OWN, Scope.NONE
+
+POLICY: Mapping[tuple[str, str], Rights] = {
+    # method, path                                operator  node   installer
+    ("POST", "/v1/renew"): Rights(_ALL, _ALL, _ALL),  # its own certificate, by its own name
+    ("GET", "/v1/nodes"): Rights(_ALL, _NONE, _NONE),
+    ("DELETE", "/v1/nodes/{name}"): Rights(_ALL, _OWN, _OWN),
+    ("GET", "/v1/releases"): Rights(_ALL, _ALL, _NONE),
+    ("POST", "/v1/releases"): Rights(_ALL, _NONE, _NONE),
+    ("GET", "/v1/releases/{name}"): Rights(_ALL, _ALL, _ALL),
+    ("GET", "/v1/releases/{name}/{generation}"): Rights(_ALL, _ALL, _ALL),
+    ("GET", "/v1/swarm/{root}/ticket"): Rights(_ALL, _ALL, _ALL),
+    ("POST", "/v1/swarm/{root}/announce"): Rights(_ALL, _ALL, _ALL),
+    ("GET", "/v1/jobs"): Rights(_ALL, _NONE, _NONE),
+    ("POST", "/v1/jobs"): Rights(_ALL, _NONE, _NONE),
+    ("GET", "/v1/jobs/{job_id}"): Rights(_ALL, _OWN, _OWN),
+    ("GET", "/v1/jobs/{job_id}/events"): Rights(_ALL, _OWN, _OWN),
+    ("POST", "/v1/jobs/{job_id}/nodes/{node}"): Rights(_ALL, _OWN, _OWN),
+    ("GET", "/v1/work"): Rights(_ALL, _ALL, _ALL),  # its own, by its own name
+}
+
+NOBODY = Rights(_NONE, _NONE, _NONE)
+
+
+def rights(method: str, path: str) -> Rights:
+    """Return who may call a path, as the router writes it (`/v1/nodes/{name}`)."""
+    return POLICY.get((method, path), NOBODY)
