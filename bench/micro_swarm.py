@@ -28,6 +28,7 @@ from nodectl.ids import ChunkId, FrameId, Root
 from nodectl.store.memory import MemoryStore
 from nodectl.store.model import StoredFrame
 from nodectl.swarm.client import FetchOptions, fetch
+from nodectl.swarm.keys import SwarmKeys
 from nodectl.swarm.model import PeerInfo, Phase
 from nodectl.swarm.server import SwarmServer
 from nodectl.swarm.share import SwarmTask
@@ -79,7 +80,8 @@ def make(mib: int, frame_kib: int) -> tuple[SwarmTask, Made]:
     refs = store.refs()
     aim = min(max(mib * MIB // 256, MIB), 4 * MIB) // (frame_kib * 1024) or 1
     spans = [tuple(refs[i : i + aim]) for i in range(0, len(refs), aim)]
-    return SwarmTask(root=Root(bytes(32)), phase=Phase.DATA, key=bytes(32), spans=spans), store
+    keys = SwarmKeys(bytes(32))
+    return SwarmTask(root=Root(bytes(32)), phase=Phase.DATA, keys=keys, spans=spans), store
 
 
 def usage() -> dict[str, float]:

@@ -112,6 +112,7 @@ class FakeSwarm:
         self.met: list[Peer] = []
         self.met_at: set[Root] = set()
         self.fetched: list[str] = []
+        self.keys: dict[Root, bytes] = {}
         self.gate = asyncio.Event()
         self.gate.set()
         self.error: Exception | None = None
@@ -136,6 +137,9 @@ class FakeSwarm:
     def meet(self, root: Root, peers: Sequence[Peer]) -> None:
         self.met.extend(peers)
         self.met_at.add(root)
+
+    def rekey(self, root: Root, key: bytes) -> bool:
+        return self.keys.get(root) != self.keys.setdefault(root, key)
 
     def holding(self, root: Root) -> Holding:
         return self.roots.get(root, Holding(have_bytes=0, complete=False))

@@ -16,6 +16,7 @@ from nodectl.ids import ChunkId, FrameId, Root
 from nodectl.store.memory import MemoryStore
 from nodectl.store.model import StoredFrame
 from nodectl.swarm.client import FetchOptions, FetchReport, fetch
+from nodectl.swarm.keys import SwarmKeys
 from nodectl.swarm.limits import Limits
 from nodectl.swarm.model import PeerInfo, Phase
 from nodectl.swarm.server import SwarmServer
@@ -49,7 +50,7 @@ def make_task(frames: Sequence[StoredFrame], per_span: int) -> SwarmTask:
     """Return a swarm over these frames."""
     refs = [FrameRef(f.chunk_id, f.frame_id, f.plain_len, len(f.sealed)) for f in frames]
     spans = [tuple(refs[i : i + per_span]) for i in range(0, len(refs), per_span)]
-    return SwarmTask(root=ROOT, phase=Phase.DATA, key=KEY, spans=spans)
+    return SwarmTask(root=ROOT, phase=Phase.DATA, keys=SwarmKeys(KEY), spans=spans)
 
 
 @dataclass(slots=True, eq=False)

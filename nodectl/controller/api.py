@@ -15,7 +15,7 @@ from typing import Any
 from aiohttp import web
 
 from nodectl.catalog.model import Catalog
-from nodectl.catalog.records import JobState
+from nodectl.catalog.records import Job, JobState, Work
 from nodectl.controller import policy, wire
 from nodectl.controller.audit import Audit
 from nodectl.controller.auth import NODE, Gate, Heard
@@ -26,6 +26,7 @@ from nodectl.controller.releases import Releases
 from nodectl.controller.tracker import Announcement, Tracker
 from nodectl.errors import UnknownNode
 from nodectl.ids import Root
+from nodectl.trust.order import LIFE_S, Order, sign_order
 from nodectl.trust.realm import Realm
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -63,6 +64,8 @@ class ControlApi:
     ) -> None:
         """Load what the catalog knows; who does what is written down in `audit`."""
         self.audit = audit
+        self._realm = realm
+        self._now = clocks.now
         self.members = Members(catalog, realm, clocks.now)
         self.releases = Releases(catalog, realm, clocks.now)
         self.tracker = Tracker(clocks.monotonic, clocks.rng)
@@ -141,6 +144,7 @@ class ControlApi:
     async def _remove_node(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         self.members.remove(name)
+        self.releases.change_swarm_keys()
         self.tracker.forget(name)
         self._heard.forget(name)
         self._note(request, "node remove", name)
@@ -183,7 +187,8 @@ class ControlApi:
         root = wire.parse_root(request.match_info["root"])
         self.releases.of_root(root)  # only what is released has a swarm
         announcement = wire.parse_announcement(await request.read(), node=request[NODE])
-        return web.json_response(self._peers(root, self.tracker.announce(root, announcement)))
+        peers = self._peers(root, self.tracker.announce(root, announcement))
+        return web.json_response({**peers, "swarm_key": self.releases.swarm_key(root).hex()})
 
     def _peers(self, root: Root, peers: tuple[Announcement, ...]) -> dict[str, Any]:
         return {
@@ -257,10 +262,25 @@ class ControlApi:
 
     def _new_work(self, node: str, since: int) -> list[dict[str, Any]]:
         return [
-            {"job": job.to_json(), "work": work.to_json()}
+            {"job": job.to_json(), "work": work.to_json(), "order": self._order(job, work)}
             for job, work in self.jobs.work_for(node)
             if job.job_id > since
         ]
+
+    def _order(self, job: Job, work: Work) -> dict[str, Any]:
+        """Return the signed order for one node's work, good from now on for a day."""
+        order = Order(
+            realm=self._realm.realm_id,
+            node=work.node,
+            job_id=job.job_id,
+            task=work.task.value,
+            name=job.name,
+            generation=job.generation,
+            root=job.root.hex(),
+            options=dict(job.options),
+            expires=int(self._now()) + LIFE_S,
+        )
+        return sign_order(order, self._realm.job_key)
 
     def _job(self, job_id: int, *, since: int) -> dict[str, Any]:
         return {

@@ -13,6 +13,7 @@ from nodectl.catalog.records import NodeRecord, node_key, token_key
 from nodectl.errors import NameTaken, TokenRefused, UnknownNode, WriteConflict
 from nodectl.trust.certificate import issue_member
 from nodectl.trust.realm import Realm
+from nodectl.trust.release import publisher_of
 from nodectl.trust.token import Role, Token, TokenRecord, new_token, record_of
 
 _OVERLAP_S = 3600  # how long a certificate counts after its successor was issued
@@ -214,6 +215,7 @@ class Members:
         """Return what every member learns again when its certificate is renewed."""
         return {
             "ca_pem": self._realm.authority.certificate.decode("ascii"),
+            "job_keys": [publisher_of(self._realm.job_key).hex()],
             "publishers": [key.hex() for key in self._realm.publishers()],
         }
 

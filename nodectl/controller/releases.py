@@ -17,6 +17,7 @@ from nodectl.trust.realm import Realm
 from nodectl.trust.release import Release, sign_release
 
 _PUBLISH_TRIES = 100
+_EPOCH_KEY = "swarm/epoch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,8 @@ class Releases:
         self._catalog = catalog
         self._realm = realm
         self._now = now
+        epoch = catalog.get(_EPOCH_KEY)
+        self._epoch = 0 if epoch is None else int(epoch.value["epoch"])
 
     def publish(self, wanted: Publication) -> ReleaseRecord:
         """Make the next generation of a name; the same root again is the same release.
@@ -98,8 +101,22 @@ class Releases:
         return self.get(value["name"], value["generation"]), bytes.fromhex(value["root_block"])
 
     def swarm_key(self, root: Root) -> bytes:
-        """Return the key of a root's swarm."""
-        return self._realm.key.swarm_key(root)
+        """Return the present key of a root's swarm."""
+        return self._realm.key.swarm_key(root, self._epoch)
+
+    def change_swarm_keys(self) -> None:
+        """Give every swarm another key, which who was removed from the realm does not hear."""
+        for _ in range(_PUBLISH_TRIES):
+            document = self._catalog.get(_EPOCH_KEY)
+            expected = ABSENT if document is None else document.revision
+            epoch = 1 + (0 if document is None else int(document.value["epoch"]))
+            try:
+                self._catalog.put(_EPOCH_KEY, {"epoch": epoch}, expected=expected)
+            except WriteConflict:
+                continue
+            self._epoch = epoch
+            return
+        raise WriteConflict("too many nodes are removed at once", hint="try again")
 
     def _last(self, name: str) -> ReleaseRecord | None:
         found: tuple[Document, ...] = self._catalog.list(f"releases/{name}/")

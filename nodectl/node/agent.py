@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from blake3 import blake3
 
-from nodectl.catalog.records import Job, Task, Work
+from nodectl.catalog.records import Job, Task
 from nodectl.errors import (
     ContentInvalid,
     ControllerUnreachable,
@@ -27,11 +27,12 @@ from nodectl.errors import (
 )
 from nodectl.events import Observer, StepStarted
 from nodectl.ids import Root
-from nodectl.node.client import ControlClient, Peer, Peers
+from nodectl.node.client import Assigned, ControlClient, Peer, Peers
 from nodectl.node.renew import renew
 from nodectl.node.report import Pace, Reporter
 from nodectl.node.restore import RestoreArgv, run_restore
 from nodectl.node.state import HeldRoot, Membership, StateFolder
+from nodectl.trust.order import Order, verify_order
 from nodectl.trust.release import Release, verify_release
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,10 @@ class Swarm(Protocol):
         """Take note of peers that the tracker named."""
         ...
 
+    def rekey(self, root: Root, key: bytes) -> bool:
+        """Take note of a swarm's present key; say whether it is another one."""
+        ...
+
     def holding(self, root: Root) -> Holding:
         """Return how much of a root that is seeded or fetched is here."""
         ...
@@ -124,9 +129,9 @@ class Agent:
         since, pause_s = 0, self._pace.retry_first_s
         while True:
             try:
-                for job, work in await self._client.work(since=since, wait_s=_POLL_S):
-                    since = max(since, job.job_id)
-                    group.create_task(self._do(job, work))
+                for assigned in await self._client.work(since=since, wait_s=_POLL_S):
+                    since = max(since, assigned.job.job_id)
+                    group.create_task(self._do(assigned))
                 if self._client.renewal_due:
                     await renew(self._state, self._client)
                     self._membership = self._client.membership
@@ -136,13 +141,14 @@ class Agent:
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, self._pace.retry_most_s)
 
-    async def _do(self, job: Job, work: Work) -> None:
+    async def _do(self, assigned: Assigned) -> None:
         """Do one work and report it; a failure of it is a report, never the end of the agent."""
+        job = assigned.job
         reporter = Reporter(self._client, job.job_id, pace=self._pace, speakers=len(job.nodes))
         async with asyncio.TaskGroup() as group:
             group.create_task(reporter.run())
             try:
-                reporter.succeed(await self._receipt(job, work, reporter))
+                reporter.succeed(await self._receipt(assigned, reporter))
             except RestoreFailed as exc:
                 reporter.fail(str(exc), exc.lines)
             except NodectlError as exc:
@@ -155,11 +161,33 @@ class Agent:
                 lines = traceback.format_exception(exc)
                 reporter.fail(f"an error of nodectl itself: {exc!r}", tuple(lines[-_BUG_LINES:]))
 
-    async def _receipt(self, job: Job, work: Work, observer: Observer) -> dict[str, Any]:
-        if work.task is Task.SEED:
-            return await self._seed(job, observer)
+    async def _receipt(self, assigned: Assigned, observer: Observer) -> dict[str, Any]:
+        self._check_order(assigned)
+        if assigned.work.task is Task.SEED:
+            return await self._seed(assigned.job, observer)
         async with self._turn:
-            return await self._fetch_or_restore(job, work, observer)
+            return await self._fetch_or_restore(assigned, observer)
+
+    def _check_order(self, assigned: Assigned) -> None:
+        """Refuse work that the controller of this realm did not order of this node, in time.
+
+        Raises:
+            OrderRefused: so it is.
+        """
+        job = assigned.job
+        expected = Order(
+            realm=self._membership.realm_id,
+            node=self._membership.node,
+            job_id=job.job_id,
+            task=assigned.work.task.value,
+            name=job.name,
+            generation=job.generation,
+            root=job.root.hex(),
+            options=dict(job.options),
+            expires=0,
+        )
+        keys = self._membership.job_keys
+        verify_order(assigned.order, expected, keys=keys, now=self._client.now_ms() / 1000)
 
     async def _seed(self, job: Job, observer: Observer) -> dict[str, Any]:
         held, _ = await self._held_root(job, observer)
@@ -172,7 +200,8 @@ class Agent:
         self._news.set()
         return {"have_bytes": holding.have_bytes}
 
-    async def _fetch_or_restore(self, job: Job, work: Work, observer: Observer) -> dict[str, Any]:
+    async def _fetch_or_restore(self, assigned: Assigned, observer: Observer) -> dict[str, Any]:
+        job, work, _ = assigned
         held, peers = await self._held_root(job, observer)
         await self._offer(held)
         if not _has_seeder(peers):
@@ -184,6 +213,7 @@ class Agent:
         self._news.set()
         receipt |= {"root": held.root.hex(), "generation": held.generation}
         if work.task is Task.RESTORE:
+            self._check_order(assigned)  # it may have waited long for its turn and its frames
             observer.on(StepStarted(step="restore"))
             receipt["restore"] = await run_restore(self._restore_argv, job, self._state, observer)
         return receipt
@@ -307,6 +337,8 @@ class Agent:
             log.warning("announcing %s: %s", root.hex()[:16], exc)
         else:
             self._swarm.meet(root, answer.peers)
+            if self._swarm.rekey(root, answer.swarm_key):
+                self._state.rekey_root(root, answer.swarm_key)
             return answer
         return Peers(peers=(), known=0, interval_s=_ANNOUNCE_S)
 

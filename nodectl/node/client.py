@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import urlencode
 
 import aiohttp
@@ -63,6 +63,15 @@ class Peers:
     peers: tuple[Peer, ...]
     known: int
     interval_s: float
+    swarm_key: bytes = field(default=b"", repr=False)  # the present one
+
+
+class Assigned(NamedTuple):
+    """What this node is to do, and the order for it: signed, not verified yet."""
+
+    job: Job
+    work: Work
+    order: object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +214,7 @@ class ControlClient:
             peers=_peers(answer["peers"]),
             known=answer["known"],
             interval_s=float(answer["interval_s"]),
+            swarm_key=bytes.fromhex(answer["swarm_key"]),
         )
 
     # --- jobs --------------------------------------------------------------------------------
@@ -250,11 +260,14 @@ class ControlClient:
         """Report this node's state, progress or result; fields as in docs/control-api.md."""
         await self._ask("POST", f"/v1/jobs/{job_id}/nodes/{self.node}", dict(body))
 
-    async def work(self, *, since: int, wait_s: float) -> list[tuple[Job, Work]]:
+    async def work(self, *, since: int, wait_s: float) -> list[Assigned]:
         """Return this node's unfinished work of jobs after id `since`; waits at most `wait_s`."""
         query = urlencode({"since": since, "wait_ms": int(wait_s * 1000)})
         answer = await self._ask("GET", f"/v1/work?{query}", wait_s=wait_s)
-        return [(Job.from_json(one["job"]), Work.from_json(one["work"])) for one in answer["work"]]
+        return [
+            Assigned(Job.from_json(one["job"]), Work.from_json(one["work"]), one["order"])
+            for one in answer["work"]
+        ]
 
     # --- asking ------------------------------------------------------------------------------
 

@@ -21,11 +21,14 @@ async def renew(state: StateFolder, client: ControlClient) -> None:
         identity = Credential(certificate=answer["certificate"].encode("ascii"), key=key)
         ca_pem = str(answer["ca_pem"])
         publishers = tuple(bytes.fromhex(one) for one in answer["publishers"])
+        job_keys = tuple(bytes.fromhex(one) for one in answer["job_keys"])
     except (KeyError, ValueError, TypeError, AttributeError) as exc:
         raise ControllerUnreachable(f"the controller's answer is no certificate: {exc}") from exc
 
     def changed(old: Membership) -> Membership:
-        return dataclasses.replace(old, identity=identity, ca_pem=ca_pem, publishers=publishers)
+        return dataclasses.replace(
+            old, identity=identity, ca_pem=ca_pem, publishers=publishers, job_keys=job_keys
+        )
 
     state.write_membership(changed(state.membership()))
     client.use(changed(client.membership))

@@ -46,6 +46,7 @@ class Membership:
     secret: bytes = field(repr=False)  # 32 bytes, keys the MAC of requests to the controller
     content_keys: ContentKeys = field(repr=False)
     publishers: tuple[bytes, ...]  # raw Ed25519 public keys
+    job_keys: tuple[bytes, ...]  # raw Ed25519 public keys: who may order work
     identity: Credential = field(repr=False)  # certificate and key for TLS, see trust/certificate
     listen: str = ""  # controller only: where `serve --controller` listens by default
 
@@ -62,6 +63,7 @@ class Membership:
             "secret": self.secret.hex(),
             "content_keys": self.content_keys.to_hex(),
             "publishers": [key.hex() for key in self.publishers],
+            "job_keys": [key.hex() for key in self.job_keys],
             "certificate": self.identity.certificate.decode("ascii"),
             "certificate_key": self.identity.key.decode("ascii"),
             "listen": self.listen,
@@ -86,6 +88,7 @@ class Membership:
             secret=bytes.fromhex(document["secret"]),
             content_keys=ContentKeys.from_hex(document["content_keys"]),
             publishers=tuple(bytes.fromhex(key) for key in document["publishers"]),
+            job_keys=tuple(bytes.fromhex(key) for key in document["job_keys"]),
             identity=Credential(
                 certificate=document["certificate"].encode("ascii"),
                 key=document["certificate_key"].encode("ascii"),
@@ -206,6 +209,13 @@ class StateFolder:
         for root in _outdated(roots, held):
             del roots[root]
         write_private(self._roots, _json_bytes(roots))
+
+    def rekey_root(self, root: Root, key: bytes) -> None:
+        """Remember another swarm key for a root that is held."""
+        roots = self._read(self._roots)
+        if root.hex() in roots:
+            roots[root.hex()]["swarm_key"] = key.hex()
+            write_private(self._roots, _json_bytes(roots))
 
     def seen_generation(self, name: str) -> int:
         """Return the highest generation of a release name seen here, 0 for none."""

@@ -25,6 +25,7 @@ from nodectl.node.client import ControlClient, Peer
 from nodectl.node.state import HeldRoot, Membership
 from nodectl.store.model import NO_CHUNK, Store, StoredFrame
 from nodectl.swarm.client import FetchOptions, FetchReport, fetch
+from nodectl.swarm.keys import SwarmKeys
 from nodectl.swarm.model import PeerInfo, Phase
 from nodectl.swarm.server import SwarmServer
 from nodectl.swarm.share import Share, SwarmTask
@@ -37,6 +38,7 @@ class _Root:
     """What is known of one root."""
 
     held: HeldRoot
+    keys: SwarmKeys
     manifest: TreeManifest
     peers: dict[str, PeerInfo] = field(default_factory=dict)  # as the tracker named them
     meta: Share | None = None
@@ -133,6 +135,11 @@ class NodeSwarm:
                 known.peers[peer.node] = PeerInfo(name=peer.node, url=peer.url)
         known.peers.pop(self._name, None)
 
+    def rekey(self, root: Root, key: bytes) -> bool:
+        """Take note of a swarm's present key; say whether it is another one."""
+        known = self._roots.get(root)
+        return known is not None and known.keys.change(key)
+
     async def announce(self, root: Root) -> float:
         """Tell the tracker what is here of a root, and meet the peers that it names.
 
@@ -146,6 +153,7 @@ class NodeSwarm:
             root, url=self.url, have_bytes=holding.have_bytes, complete=holding.complete
         )
         self.meet(root, answer.peers)
+        self.rekey(root, answer.swarm_key)
         return answer.interval_s
 
     async def ask_for_peers(self, root: Root) -> Sequence[PeerInfo]:
@@ -177,7 +185,7 @@ class NodeSwarm:
             return TreeManifest.open(held.root, self._store, self._codec)
 
         manifest = await asyncio.to_thread(keep_block)
-        return self._roots.setdefault(held.root, _Root(held, manifest))
+        return self._roots.setdefault(held.root, _Root(held, SwarmKeys(held.swarm_key), manifest))
 
     async def _open_meta(self, root: _Root) -> Share:
         if root.meta is None:
@@ -192,8 +200,7 @@ class NodeSwarm:
         return root.data
 
     async def _open(self, root: _Root, phase: Phase, spans: SpanTable) -> Share:
-        held = root.held
-        task = SwarmTask(root=held.root, phase=phase, key=held.swarm_key, spans=spans)
+        task = SwarmTask(root=root.held.root, phase=phase, keys=root.keys, spans=spans)
         return await self.server.add_swarm(task, self._store)
 
     def _options(

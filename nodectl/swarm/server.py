@@ -8,6 +8,7 @@ for the first time: a damaged one is not spread, and does not cost this node its
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter
@@ -58,7 +59,7 @@ class _Served:
 
     share: Share
     admission: Admission
-    verifier: MacVerifier
+    verifiers: dict[bytes, MacVerifier]  # for each key that counts
     turns: dict[tuple[str, int], asyncio.Future[None]] = field(default_factory=dict)
     told_at: dict[str, float] = field(default_factory=dict)  # client: last answer to "have"
     told_peers: dict[str, int] = field(default_factory=dict)  # client: how many it was told
@@ -120,8 +121,7 @@ class SwarmServer:
             self._threads, lambda: Share.open(task, store, limits=self._limits)
         )
         admission = Admission(limits=self._limits, origin=share.origin)
-        verifier = MacVerifier(lambda _: task.key, now_ms=self._now_ms)
-        served = _Served(share, admission, verifier)
+        served = _Served(share, admission, {})
         return self._served.setdefault((task.root, task.phase), served).share
 
     def remove_swarm(self, root: Root, phase: Phase) -> None:
@@ -157,7 +157,7 @@ class SwarmServer:
         try:
             # GET has no body; one that is sent nevertheless is never read.
             signed = Signed(request.method, request.raw_path)
-            client = served.verifier.verify(request.headers.get("Authorization"), signed)
+            client = self._verify(served, request.headers.get("Authorization"), signed)
         except MacRefused as exc:
             self._count["unauthorised"] += 1
             _log.info("refused %s: %s", request.remote, exc)
@@ -165,6 +165,23 @@ class SwarmServer:
             raise web.HTTPUnauthorized(text="", headers=headers) from None
         served.admission.saw(client, self._clock())
         return served, client
+
+    def _verify(self, served: _Served, header: str | None, signed: Signed) -> str:
+        """Return the client of a request made with a key that counts now.
+
+        Raises:
+            MacRefused: it is none.
+        """
+        keys = served.share.task.keys.accepted()
+        for key in keys:
+            if key not in served.verifiers:
+                served.verifiers = {k: v for k, v in served.verifiers.items() if k in keys}
+                served.verifiers[key] = MacVerifier(_always(key), now_ms=self._now_ms)
+        *others, last = keys
+        for key in others:
+            with contextlib.suppress(MacRefused):
+                return served.verifiers[key].verify(header, signed)
+        return served.verifiers[last].verify(header, signed)
 
     async def _on_have(self, request: web.Request) -> web.Response:
         """Answer what is here; waits for news, and for the gap between two answers."""
@@ -338,6 +355,11 @@ class SwarmServer:
         if check and len(refs) == len(share.task.spans[number]):
             share.checked |= 1 << number
         return body
+
+
+def _always(key: bytes) -> Callable[[str], bytes]:
+    """Return what gives every client the same key: that of the swarm."""
+    return lambda _: key
 
 
 def _read_frames(

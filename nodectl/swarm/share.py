@@ -15,6 +15,7 @@ from nodectl.content.frame import FrameRef
 from nodectl.ids import Root
 from nodectl.store.model import Store
 from nodectl.swarm.bitfield import bits_of, full
+from nodectl.swarm.keys import SwarmKeys
 from nodectl.swarm.limits import Limits
 from nodectl.swarm.model import PeerInfo, Phase
 
@@ -29,7 +30,7 @@ class SwarmTask:
 
     root: Root
     phase: Phase
-    key: bytes = field(repr=False)  # the manifest's swarm key: 32 bytes
+    keys: SwarmKeys = field(repr=False)
     spans: Sequence[Span]  # each frame in one span only
 
 

@@ -97,6 +97,7 @@ class Transfer:
         largest = max(share.sizes, default=0)
         self.buffers = Buffers(largest, limits.window_max_bytes // max(largest, 1))
         self._base = wire.swarm_path(task.root, task.phase)
+        self._key_of: dict[str, bytes] = {}  # peer: the key that it accepted last
         self._skew_ms: dict[str, int] = {}  # peer: its clock minus ours
 
     async def _get(
@@ -108,11 +109,13 @@ class Transfer:
             sock_connect=self._limits.connect_s,
             sock_read=read_s or self._limits.progress_s,
         )
+        keys = list(self._task.keys.accepted())  # a peer may not know the present one yet
+        keys.sort(key=lambda key: key != self._key_of.get(peer.name))
         again = True
         while True:
             unix_ms = self._now_ms() + self._skew_ms.get(peer.name, 0)
             mac = sign_request(
-                Signed("GET", target), client=self._me.name, key=self._task.key, unix_ms=unix_ms
+                Signed("GET", target), client=self._me.name, key=keys[0], unix_ms=unix_ms
             )
             response = await self._session.get(
                 URL(peer.url + target, encoded=True),
@@ -121,7 +124,12 @@ class Transfer:
                 allow_redirects=False,
             )
             time_there = response.headers.get(TIME_HEADER, "")
-            if not (response.status == 401 and again and _is_time(time_there)):  # noqa: PLR2004
+            if response.status != 401 or not _is_time(time_there):  # noqa: PLR2004
+                self._key_of[peer.name] = keys[0]
+                return response
+            if not again:
+                keys.pop(0)
+            if not keys:
                 return response
             response.release()
             self._skew_ms[peer.name] = int(time_there) - self._now_ms()

@@ -80,9 +80,13 @@ class RealmKey:
             chunk_id=self._derive(_CHUNK_ID), seal=self._derive(_SEAL), nonce=self._derive(_NONCE)
         )
 
-    def swarm_key(self, root: Root) -> bytes:
-        """Derive the key of the swarm of one manifest: 32 bytes; it keys the MAC of requests."""
-        return blake3(root, key=self._derive(_SWARM)).digest()
+    def swarm_key(self, root: Root, epoch: int = 0) -> bytes:
+        """Derive the key of the swarm of one manifest: 32 bytes; it keys the MAC of requests.
+
+        The epoch (0 to 2**64 - 1) grows with each node that is removed from the realm.
+        """
+        message = root + epoch.to_bytes(8, "little") if epoch else root
+        return blake3(message, key=self._derive(_SWARM)).digest()
 
     def audit_key(self) -> bytes:
         """Derive the key that seals the lines of the audit log."""

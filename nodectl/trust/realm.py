@@ -2,7 +2,8 @@
 
 Folder (mode 0700, every file 0600): `realm.json` (`{"version": 1, "id", "name", "created"}`),
 `realm.key` (64 hexadecimal digits), `ca.pem`, `ca.key`, `controller.pem` (the controller's
-certificate, then the CA's: the chain it presents), `controller.key`, `publisher.key` (Ed25519).
+certificate, then the CA's: the chain it presents), `controller.key`, `publisher.key` and
+`jobs.key` (Ed25519).
 """
 
 import json
@@ -37,6 +38,7 @@ class Realm:
     authority: Credential
     controller: Credential
     publisher: Ed25519PrivateKey = field(repr=False)
+    job_key: Ed25519PrivateKey = field(repr=False)  # signs orders (trust/order.py)
 
     def ca_sha256(self) -> bytes:
         """Return the fingerprint that join tokens carry."""
@@ -62,6 +64,7 @@ def create_realm(name: str, *, now: int) -> Realm:
         authority=authority,
         controller=issue_controller(authority),
         publisher=Ed25519PrivateKey.generate(),
+        job_key=Ed25519PrivateKey.generate(),
     )
 
 
@@ -74,11 +77,6 @@ def write_realm(realm: Realm, folder: Path) -> None:
         "name": realm.name,
         "created": realm.created,
     }
-    publisher = realm.publisher.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
     files = {
         "realm.json": json.dumps(about, indent=2).encode() + b"\n",
         "realm.key": realm.key.secret.hex().encode() + b"\n",
@@ -86,7 +84,8 @@ def write_realm(realm: Realm, folder: Path) -> None:
         "ca.key": realm.authority.key,
         _CHAIN: realm.controller.certificate + realm.authority.certificate,
         _CHAIN_KEY: realm.controller.key,
-        "publisher.key": publisher,
+        "publisher.key": _private_bytes(realm.publisher),
+        "jobs.key": _private_bytes(realm.job_key),
     }
     for name, data in files.items():
         write_private(folder / name, data)
@@ -108,11 +107,6 @@ def load_realm(folder: Path) -> Realm:
         if about["version"] != VERSION:
             raise ValueError(f"version {about['version']} is not known")  # noqa: TRY301 - one seam
         leaf, _, _ = (folder / _CHAIN).read_bytes().partition(b"-----END CERTIFICATE-----\n")
-        publisher = serialization.load_pem_private_key(
-            (folder / "publisher.key").read_bytes(), None
-        )
-        if not isinstance(publisher, Ed25519PrivateKey):
-            raise ValueError("publisher.key is no Ed25519 key")  # noqa: TRY301, TRY004 - one seam
         return Realm(
             realm_id=str(about["id"]),
             name=checked_name(about["name"]),
@@ -125,10 +119,26 @@ def load_realm(folder: Path) -> Realm:
                 certificate=leaf + b"-----END CERTIFICATE-----\n",
                 key=(folder / _CHAIN_KEY).read_bytes(),
             ),
-            publisher=publisher,
+            publisher=_ed25519(folder / "publisher.key"),
+            job_key=_ed25519(folder / "jobs.key"),
         )
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise PathUnreadable(f"the realm in {folder} cannot be read: {exc}") from exc
+
+
+def _private_bytes(key: Ed25519PrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def _ed25519(path: Path) -> Ed25519PrivateKey:
+    key = serialization.load_pem_private_key(path.read_bytes(), None)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ValueError(f"{path.name} is no Ed25519 key")  # noqa: TRY004 - of the file
+    return key
 
 
 def chain_files(folder: Path) -> tuple[str, str]:

@@ -22,6 +22,7 @@ from controlling import (
     run_async,
     running,
 )
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from nodectl.background import background
 from nodectl.catalog.records import Job, JobKind, JobState, WorkState
@@ -34,6 +35,7 @@ from nodectl.node.client import ControlClient, JobView
 from nodectl.node.report import Pace
 from nodectl.node.state import Membership, StateFolder
 from nodectl.node.watch import check_all_done, watch_job
+from nodectl.trust.order import sign_order
 
 PACE = Pace(
     interval_s=0.02,
@@ -361,3 +363,29 @@ def test_watching_tells_the_progress_of_each_node(lab: Lab) -> None:
 
 def _heard(recorder: Recorder, event: object) -> bool:
     return event in recorder.events
+
+
+def test_work_without_the_controllers_order_is_not_done(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Who can make the API say something, but has not the job key, restores nothing."""
+    forger = Ed25519PrivateKey.generate()
+    monkeypatch.setattr(
+        "nodectl.controller.api.sign_order", lambda order, _: sign_order(order, forger)
+    )
+
+    async def main() -> None:
+        async with running(lab.state) as controller, controller.operator() as operator:
+            c, n1 = [await lab.node(controller, name) for name in ("c", "n1")]
+            await _publish(operator)
+            async with c.serving(), n1.serving():
+                view = await operator.create_job(
+                    JobKind.RESTORE, "golden", ["n1"], options={"path": str(tmp_path / "t")}
+                )
+                view = await _end(operator, view)
+            state, _, sentence = _row(view, "n1")
+            assert state is WorkState.FAILED
+            assert "another key than the controller's" in sentence
+            assert n1.swarm.fetched == []
+
+    run_async(main())

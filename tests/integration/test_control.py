@@ -469,7 +469,7 @@ def test_work_waits_for_a_job_and_events_for_a_report(state: StateFolder, tmp_pa
                 async with asyncio.TaskGroup() as group:
                     polling = group.create_task(node.work(since=0, wait_s=20))
                     view = await operator.create_job(JobKind.FETCH, "golden", ["n1"])
-                ((job, work),) = polling.result()
+                ((job, work, _),) = polling.result()
                 assert (job, work.state) == (view.job, WorkState.WAITING)
                 assert await node.work(since=job.job_id, wait_s=0) == []
                 async with asyncio.TaskGroup() as group:

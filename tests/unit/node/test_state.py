@@ -22,6 +22,7 @@ MEMBERSHIP = Membership(
     secret=b"s" * 32,
     content_keys=ContentKeys(chunk_id=b"1" * 32, seal=b"2" * 32, nonce=b"3" * 32),
     publishers=(b"p" * 32,),
+    job_keys=(b"j" * 32,),
     identity=Credential(certificate=b"CERTIFICATE", key=b"KEY"),
 )
 
