@@ -285,6 +285,18 @@ class OrderRefused(NodectlError):
     exit_code = 81
 
 
+class UnknownPublisher(NodectlError):
+    """No publisher, or more than one, is meant."""
+
+    exit_code = 83
+
+
+class UnknownToken(NodectlError):
+    """No join token has that id."""
+
+    exit_code = 84
+
+
 class RecoveryInvalid(NodectlError):
     """The recovery file is damaged, or the passphrase is another one."""
 

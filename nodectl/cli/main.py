@@ -11,7 +11,20 @@ from typing import Any
 
 import typer
 
-from nodectl.cli import clone, demo, disk, image, job, node, realm, serve, version
+from nodectl.cli import (
+    audit,
+    clone,
+    demo,
+    disk,
+    image,
+    job,
+    node,
+    publisher,
+    realm,
+    serve,
+    token,
+    version,
+)
 from nodectl.errors import NodectlError
 
 log = logging.getLogger(__name__)
@@ -34,7 +47,9 @@ app = typer.Typer(
     help="Capture a machine, spread it as a swarm, clone it onto disks.",
 )
 
-for module in (demo, realm, serve, node, image, job, clone, disk, version):
+for module in (
+    demo, realm, token, serve, node, image, publisher, job, clone, disk, audit, version,
+):  # fmt: skip
     module.register(app)
 
 

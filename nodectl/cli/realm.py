@@ -1,25 +1,18 @@
-"""`nodectl init`, `join`, `leave`, `status` and `token create`."""
+"""`nodectl init`, `join`, `leave` and `status`."""
 
 import asyncio
 import json
-import re
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nodectl.cli.local import local_user
 from nodectl.cli.membership import JsonOption, StateOption, open_state
 
 if TYPE_CHECKING:
     from nodectl.node.state import Membership
-    from nodectl.trust.token import Role
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"([0-9]{1,6})([smhd])")
-_USES_MAX = 100_000
-
-token_app = typer.Typer(no_args_is_help=True, help="Join tokens: what lets a machine in.")
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +21,6 @@ def register(app: typer.Typer) -> None:
     app.command()(join)
     app.command()(leave)
     app.command()(status)
-    app.add_typer(token_app, name="token")
 
 
 def make_controller(target: Path, *, realm_name: str, node: str, listen: str) -> "Membership":
@@ -42,6 +34,7 @@ def make_controller(target: Path, *, realm_name: str, node: str, listen: str) ->
     import time
 
     from nodectl.catalog.sqlite import SqliteCatalog
+    from nodectl.controller.audit import realm_audit
     from nodectl.controller.members import Members
     from nodectl.errors import InvalidInput
     from nodectl.ids import checked_name
@@ -67,6 +60,8 @@ def make_controller(target: Path, *, realm_name: str, node: str, listen: str) ->
             first = members.add_first(node, secret)
             request, key = make_request(node)
             document = members.welcome(first, members.certify(node, request))
+            audit = realm_audit(realm, new.realm, catalog, time.time)
+            audit.note("init", realm_name, who=local_user(), address="local")
         document |= {"version": VERSION, "secret": secret.hex(), "certificate_key": key.decode()}
         membership = Membership.from_json({**document, "controllers": [url], "listen": listen})
         new.write_membership(membership)
@@ -98,37 +93,6 @@ def init(
     print(f"  nodectl serve --controller{place}        # here; leave it running")
     print(f"  nodectl token create{place}              # here; prints a token for other machines")
     print("  nodectl join --token T --name NAME      # there, then: nodectl serve")
-
-
-@token_app.command("create")
-def token_create(
-    role: Annotated[str, typer.Option("--role", help="node or operator.")] = "node",
-    ttl: Annotated[str, typer.Option("--ttl", help="How long it is good: 30m, 1h, 7d.")] = "1h",
-    uses: Annotated[int, typer.Option("--uses", min=1, max=_USES_MAX, help="How often.")] = 1,
-    state: StateOption = None,
-    json_output: JsonOption = False,
-) -> None:
-    """Make a join token (on the controller). It is a secret: whoever has it gets in.
-
-    Exit codes: 14 a wrong role or time, 40 this machine is no controller.
-    """
-    import time
-
-    from nodectl.catalog.sqlite import SqliteCatalog
-    from nodectl.controller.members import Members
-    from nodectl.trust.realm import load_realm
-
-    folder = open_state(state)
-    wanted, ttl_s = parse_role(role), parse_ttl(ttl)
-    realm = load_realm(folder.realm)
-    urls = folder.membership().controllers
-    with SqliteCatalog(folder.catalog) as catalog:
-        members = Members(catalog, realm, time.time)
-        token = members.issue_token(urls, role=wanted, ttl_s=ttl_s, uses=uses)
-    if json_output:
-        print(json.dumps({"token": token.text(), "role": wanted.value, "uses": uses}))
-    else:
-        print(token.text())
 
 
 def join(
@@ -240,32 +204,3 @@ def status(state: StateOption = None, json_output: JsonOption = False) -> None:
 def host_name() -> str:
     """Return this machine's name without its domain."""
     return socket.gethostname().partition(".")[0]
-
-
-def parse_ttl(text: str) -> int:
-    """Return the seconds that "90s", "30m", "1h" or "7d" stands for.
-
-    Raises:
-        InvalidInput: it is none of these, or no time at all.
-    """
-    from nodectl.errors import InvalidInput
-
-    match = _DURATION.fullmatch(text)
-    if match is None or int(match[1]) == 0:
-        raise InvalidInput(f"not a time: {text[:40]!r}", hint="examples: 90s, 30m, 1h, 7d")
-    return int(match[1]) * _UNITS[match[2]]
-
-
-def parse_role(text: str) -> "Role":
-    """Return the role that a word names.
-
-    Raises:
-        InvalidInput: there is no such role.
-    """
-    from nodectl.errors import InvalidInput
-    from nodectl.trust.token import Role
-
-    try:
-        return Role(text)
-    except ValueError as exc:
-        raise InvalidInput(f"no role is named {text[:40]!r}", hint="node or operator") from exc

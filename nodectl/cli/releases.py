@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nodectl.cli.local import local_controller
 from nodectl.cli.membership import ask, open_state
 from nodectl.cli.progress import observer_for
 from nodectl.ids import Root
@@ -17,8 +18,9 @@ from nodectl.ids import Root
 if TYPE_CHECKING:
     from nodectl.catalog.records import ReleaseRecord
     from nodectl.controller.releases import Releases
+    from nodectl.node.client import ControlClient
     from nodectl.node.images import StoredImage
-    from nodectl.node.state import HeldRoot, StateFolder
+    from nodectl.node.state import HeldRoot, Membership, StateFolder
 
 
 @contextlib.contextmanager
@@ -69,7 +71,11 @@ def publish_release(
             totals=totals,
             origin=membership.node,
         )
-        return releases.publish(wanted)
+        record = releases.publish(wanted)
+    with local_controller(state) as local:
+        generation = record.signed.release.generation
+        local.note("publish", name, generation=generation, root=root.hex())
+    return record
 
 
 def find_releases(state: Path | None, name: str = "") -> list["ReleaseRecord"]:
@@ -125,20 +131,35 @@ def open_image(state: Path | None, text: str, generation: int = 0) -> "StoredIma
         raise UnknownImage(str(exc), hint="nodectl image list shows all") from exc
 
 
+def _fresh_membership(state: Path | None, folder: "StateFolder") -> tuple["Membership", float]:
+    """Return the membership with the publishers of today, and the controller's time."""
+    with local_releases(folder) as releases:
+        if releases is not None:
+            return folder.pin_publishers(releases.publishers.list()), time.time()
+
+    async def fresh(client: "ControlClient") -> tuple["Membership", float]:
+        told = await client.publishers()
+        return folder.pin_publishers(told), client.now_ms() / 1000
+
+    return ask(state, fresh)
+
+
 def _published(state: Path | None, folder: "StateFolder", name: str, generation: int) -> "HeldRoot":
     """Return a release that the controller has, with what its swarm needs."""
     from nodectl.errors import OlderRelease, UnknownImage
     from nodectl.node.state import HeldRoot
+    from nodectl.trust.publisher import trusted_keys
     from nodectl.trust.release import verify_release
 
-    membership = folder.membership()
+    membership, now = _fresh_membership(state, folder)
     records = {one.signed.release.generation: one for one in find_releases(state, name)}
     number = generation or max(records, default=0)
     if number not in records:
         what = f"image {name} has no generation {generation}" if records else f"no image {name}"
         raise UnknownImage(what)
     document = records[number].signed.to_json()
-    signed = verify_release(document, realm=membership.realm_id, publishers=membership.publishers)
+    keys = trusted_keys(membership.publishers, now)
+    signed = verify_release(document, realm=membership.realm_id, publishers=keys)
     release = signed.release
     if not generation and release.generation < folder.seen_generation(name):
         raise OlderRelease(

@@ -95,6 +95,8 @@ class ControlApi:
             ("POST", "/v1/releases"): self._publish,
             ("GET", "/v1/releases/{name}"): self._show_release,
             ("GET", "/v1/releases/{name}/{generation}"): self._show_release,
+            ("POST", "/v1/releases/{name}/{generation}/signature"): self._sign,
+            ("GET", "/v1/publishers"): self._list_publishers,
             ("GET", "/v1/swarm/{root}/ticket"): self._ticket,
             ("POST", "/v1/swarm/{root}/announce"): self._announce,
             ("GET", "/v1/jobs"): self._list_jobs,
@@ -170,6 +172,20 @@ class ControlApi:
             generation = wire.parse_count(request.match_info, "generation", 0, most=_GENERATION_MAX)
         record = self.releases.get(wire.parse_name(request.match_info["name"]), generation)
         return web.json_response(record.to_json())
+
+    async def _sign(self, request: web.Request) -> web.Response:
+        generation = wire.parse_count(request.match_info, "generation", 0, most=_GENERATION_MAX)
+        name = wire.parse_name(request.match_info["name"])
+        armored = wire.parse_signature(await request.read())
+        record = self.releases.sign(name, generation, armored)
+        self._note(
+            request, "sign", name, generation=generation, publisher=record.signed.publisher.hex()
+        )
+        return web.json_response(record.to_json())
+
+    async def _list_publishers(self, _request: web.Request) -> web.Response:
+        publishers = [one.to_json() for one in self.releases.publishers.list()]
+        return web.json_response({"publishers": publishers})
 
     async def _ticket(self, request: web.Request) -> web.Response:
         root = wire.parse_root(request.match_info["root"])

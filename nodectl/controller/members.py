@@ -10,11 +10,20 @@ from typing import Any
 
 from nodectl.catalog.model import ABSENT, Catalog
 from nodectl.catalog.records import NodeRecord, node_key, token_key
-from nodectl.errors import NameTaken, TokenRefused, UnknownNode, WriteConflict
+from nodectl.controller.publishers import Publishers
+from nodectl.errors import NameTaken, TokenRefused, UnknownNode, UnknownToken, WriteConflict
 from nodectl.trust.certificate import issue_member
 from nodectl.trust.realm import Realm
 from nodectl.trust.release import publisher_of
-from nodectl.trust.token import Role, Token, TokenRecord, new_token, record_of
+from nodectl.trust.token import (
+    ANY_MACHINE,
+    Machine,
+    Role,
+    Token,
+    TokenRecord,
+    new_token,
+    record_of,
+)
 
 _OVERLAP_S = 3600  # how long a certificate counts after its successor was issued
 _SPEND_TRIES = 1000  # conflicts one after the other: far more than machines that join at once
@@ -29,6 +38,7 @@ class JoinRequest:
     token_secret: bytes = field(repr=False)
     name: str
     node_secret: bytes = field(repr=False)  # made by the node: sent again, it is the same join
+    macs: tuple[str, ...] = ()  # of its network cards, as it says itself
     request: bytes = b""  # PKCS#10, PEM: for its certificate
     replaces: bool = False  # it proved that it is the node that has this name now
 
@@ -41,14 +51,44 @@ class Members:
         self._catalog = catalog
         self._realm = realm
         self._now = now
+        self._publishers = Publishers(catalog, realm, now)
         self._ca = realm.ca_sha256().hex()
 
-    def issue_token(self, urls: tuple[str, ...], *, role: Role, ttl_s: int, uses: int) -> Token:
+    def issue_token(
+        self,
+        urls: tuple[str, ...],
+        *,
+        role: Role,
+        ttl_s: int,
+        uses: int,
+        machine: Machine = ANY_MACHINE,
+    ) -> Token:
         """Make a join token; only a hash of its secret is kept."""
         token = new_token(urls, self._realm.ca_sha256(), self._realm.realm_id)
-        record = record_of(token, role=role, expires=int(self._now()) + ttl_s, uses=uses)
+        end = int(self._now()) + ttl_s
+        record = record_of(token, role=role, expires=end, uses=uses, machine=machine)
         self._catalog.put(token_key(token.token_id), record.to_json(), expected=ABSENT)
         return token
+
+    def tokens(self) -> tuple[TokenRecord, ...]:
+        """Return all join tokens, used and expired ones too, by id."""
+        return tuple(TokenRecord.from_json(dict(d.value)) for d in self._catalog.list("tokens/"))
+
+    def revoke_token(self, token_id: str) -> None:
+        """Forget a join token: nobody joins with it any more.
+
+        Raises:
+            UnknownToken: there is none of that id.
+        """
+        try:
+            document = self._catalog.get(token_key(token_id))
+        except ValueError:
+            document = None
+        if document is None:
+            raise UnknownToken(
+                f"no token has the id {token_id[:40]!r}", hint="nodectl token list shows all"
+            )
+        self._catalog.delete(token_key(token_id), expected=document.revision)
 
     def add_first(self, name: str, secret: bytes) -> NodeRecord:
         """Add the machine that makes the realm."""
@@ -139,6 +179,7 @@ class Members:
             raise TokenRefused("the join token is wrong: no token has its id")
         record = TokenRecord.from_json(dict(document.value))
         record.check(request.token_secret, int(self._now()))
+        record.check_machine(request.name, request.macs)
         return record, document.revision
 
     def _spend(self, request: JoinRequest) -> TokenRecord:
@@ -216,7 +257,7 @@ class Members:
         return {
             "ca_pem": self._realm.authority.certificate.decode("ascii"),
             "job_keys": [publisher_of(self._realm.job_key).hex()],
-            "publishers": [key.hex() for key in self._realm.publishers()],
+            "publishers": [one.to_json() for one in self._publishers.list()],
         }
 
 

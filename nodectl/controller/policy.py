@@ -54,6 +54,8 @@ POLICY: Mapping[tuple[str, str], Rights] = {
     ("POST", "/v1/releases"): Rights(_ALL, _NONE, _NONE),
     ("GET", "/v1/releases/{name}"): Rights(_ALL, _ALL, _ALL),
     ("GET", "/v1/releases/{name}/{generation}"): Rights(_ALL, _ALL, _ALL),
+    ("POST", "/v1/releases/{name}/{generation}/signature"): Rights(_ALL, _NONE, _NONE),
+    ("GET", "/v1/publishers"): Rights(_ALL, _ALL, _ALL),
     ("GET", "/v1/swarm/{root}/ticket"): Rights(_ALL, _ALL, _ALL),
     ("POST", "/v1/swarm/{root}/announce"): Rights(_ALL, _ALL, _ALL),
     ("GET", "/v1/jobs"): Rights(_ALL, _NONE, _NONE),

@@ -11,10 +11,12 @@ from blake3 import blake3
 
 from nodectl.catalog.model import ABSENT, Catalog, Document
 from nodectl.catalog.records import ReleaseRecord, release_key, root_key
+from nodectl.controller.publishers import Publishers
 from nodectl.errors import ContentInvalid, UnknownImage, WriteConflict
 from nodectl.ids import Root
+from nodectl.trust.publisher import trusted_keys
 from nodectl.trust.realm import Realm
-from nodectl.trust.release import Release, sign_release
+from nodectl.trust.release import Release, sign_release, verify_release, with_ssh_signature
 
 _PUBLISH_TRIES = 100
 _EPOCH_KEY = "swarm/epoch"
@@ -40,6 +42,7 @@ class Releases:
         self._catalog = catalog
         self._realm = realm
         self._now = now
+        self.publishers = Publishers(catalog, realm, now)
         epoch = catalog.get(_EPOCH_KEY)
         self._epoch = 0 if epoch is None else int(epoch.value["epoch"])
 
@@ -63,6 +66,31 @@ class Releases:
             except WriteConflict:
                 continue
         raise WriteConflict(f"{wanted.name} is published by too many at once", hint="try again")
+
+    def sign(self, name: str, generation: int, armored: str) -> ReleaseRecord:
+        """Give a release a signature that was made elsewhere, in place of the one it has.
+
+        Raises:
+            UnknownImage: there is no such release.
+            InvalidInput: it is no SSH signature.
+            ContentInvalid: it is wrong, or by nobody who is a publisher now.
+        """
+        for _ in range(_PUBLISH_TRIES):
+            record = self.get(name, generation)
+            document = self._catalog.get(release_key(name, generation))
+            signed = with_ssh_signature(record.signed.release, armored)
+            keys = trusted_keys(self.publishers.list(), self._now())
+            verify_release(signed.to_json(), realm=self._realm.realm_id, publishers=keys)
+            changed = ReleaseRecord(signed=signed, origin=record.origin)
+            expected = ABSENT if document is None else document.revision
+            try:
+                self._catalog.put(
+                    release_key(name, generation), changed.to_json(), expected=expected
+                )
+            except WriteConflict:
+                continue
+            return changed
+        raise WriteConflict(f"{name} is signed by too many at once", hint="try again")
 
     def get(self, name: str, generation: int | None = None) -> ReleaseRecord:
         """Return one generation of a name, the last one by default.

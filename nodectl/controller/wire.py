@@ -21,6 +21,7 @@ from nodectl.trust.release import checked_totals
 
 _NODES_MAX = 20_000
 _LINES_MAX = 50
+_MACS_MAX = 256
 _TEXT_MAX = 4096
 _PATH_MAX = 4096
 _URL_MAX = 256
@@ -171,6 +172,7 @@ def parse_join(body: bytes, *, replaces: bool) -> JoinRequest:
         token_secret=fields.key("token_secret"),
         name=fields.name("name"),
         node_secret=fields.key("node_secret"),
+        macs=fields.texts("macs", most=_MACS_MAX),
         request=_request(fields),
         replaces=replaces,
     )
@@ -209,6 +211,14 @@ def parse_publication(body: bytes, *, origin: str) -> Publication:
     )
     fields.end()
     return wanted
+
+
+def parse_signature(body: bytes) -> str:
+    """Return the armored SSH signature that a body holds."""
+    fields = Fields(body, where="signature")
+    text = fields.text("signature")
+    fields.end()
+    return text
 
 
 def parse_announcement(body: bytes, *, node: str) -> Announcement:

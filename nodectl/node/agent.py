@@ -33,6 +33,7 @@ from nodectl.node.report import Pace, Reporter
 from nodectl.node.restore import RestoreArgv, run_restore
 from nodectl.node.state import HeldRoot, Membership, StateFolder
 from nodectl.trust.order import Order, verify_order
+from nodectl.trust.publisher import trusted_keys
 from nodectl.trust.release import Release, verify_release
 
 log = logging.getLogger(__name__)
@@ -237,6 +238,8 @@ class Agent:
     async def _held_root(self, job: Job, observer: Observer) -> tuple[HeldRoot, tuple[Peer, ...]]:
         """Get the release and the ticket of a job, check them, and remember the root."""
         observer.on(StepStarted(step="ticket"))
+        told = await self._patiently(self._client.publishers)
+        self._membership = self._state.pin_publishers(told)
         record = await self._patiently(lambda: self._client.release(job.name, job.generation))
         release = self._checked_release(job, record.signed.to_json())
         ticket = await self._patiently(lambda: self._client.ticket(release.root))
@@ -263,7 +266,7 @@ class Agent:
         signed = verify_release(
             document,
             realm=self._membership.realm_id,
-            publishers=self._membership.publishers,
+            publishers=trusted_keys(self._membership.publishers, self._client.now_ms() / 1000),
         )
         release = signed.release
         if (release.name, release.root) != (job.name, job.root):

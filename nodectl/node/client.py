@@ -24,6 +24,7 @@ from nodectl.node.state import Membership
 from nodectl.trust.ca import CONTROLLER_NAME, client_context
 from nodectl.trust.certificate import load_identity
 from nodectl.trust.mac import RENEW_HEADER, TIME_HEADER, Signed, sign_request
+from nodectl.trust.publisher import Publisher
 
 _ANSWER_MAX = 64 << 20  # bytes of one answer
 
@@ -192,6 +193,16 @@ class ControlClient:
             "totals": dict(totals),
         }
         return ReleaseRecord.from_json(await self._ask("POST", "/v1/releases", body))
+
+    async def publishers(self) -> tuple[Publisher, ...]:
+        """Return the realm's publishers, revoked and expired ones too."""
+        answer = await self._ask("GET", "/v1/publishers")
+        return tuple(Publisher.from_json(one) for one in answer["publishers"])
+
+    async def sign(self, name: str, generation: int, signature: str) -> ReleaseRecord:
+        """Give a release the signature (armored) that `ssh-keygen -Y sign` made."""
+        path = f"/v1/releases/{name}/{generation}/signature"
+        return ReleaseRecord.from_json(await self._ask("POST", path, {"signature": signature}))
 
     # --- swarms ------------------------------------------------------------------------------
 

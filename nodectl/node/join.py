@@ -47,6 +47,7 @@ from nodectl.trust.mac import TIME_HEADER, Signed, sign_request
 from nodectl.trust.token import Token
 
 _JOIN_PATH = "/v1/join"
+_MACS_MAX = 256
 
 
 async def join(
@@ -88,6 +89,7 @@ async def join(
             "token_secret": token.secret.hex(),
             "name": name,
             "node_secret": secret.hex(),
+            "macs": mac_addresses(),
             "request": request.decode("ascii"),
         }
     ).encode()
@@ -116,6 +118,15 @@ async def _write(state: StateFolder, membership: Membership) -> None:
             async with ControlClient(membership) as client:
                 await client.remove_node(membership.node)
         raise
+
+
+def mac_addresses(sys_net: Path = Path("/sys/class/net")) -> list[str]:
+    """Return the MAC addresses of this machine's network cards."""
+    found = set()
+    for card in sys_net.glob("*/address"):
+        with contextlib.suppress(OSError):
+            found.add(card.read_text("ascii").strip().lower())
+    return sorted(found - {"", "00:00:00:00:00:00"})[:_MACS_MAX]
 
 
 def _old_membership(state: StateFolder, *, force: bool) -> Membership | None:

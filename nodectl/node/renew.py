@@ -7,6 +7,7 @@ from nodectl.node.client import ControlClient
 from nodectl.node.state import Membership, StateFolder
 from nodectl.trust.ca import Credential
 from nodectl.trust.certificate import make_request
+from nodectl.trust.publisher import Publisher, merged
 
 
 async def renew(state: StateFolder, client: ControlClient) -> None:
@@ -20,12 +21,13 @@ async def renew(state: StateFolder, client: ControlClient) -> None:
     try:
         identity = Credential(certificate=answer["certificate"].encode("ascii"), key=key)
         ca_pem = str(answer["ca_pem"])
-        publishers = tuple(bytes.fromhex(one) for one in answer["publishers"])
+        told = tuple(Publisher.from_json(one) for one in answer["publishers"])
         job_keys = tuple(bytes.fromhex(one) for one in answer["job_keys"])
     except (KeyError, ValueError, TypeError, AttributeError) as exc:
         raise ControllerUnreachable(f"the controller's answer is no certificate: {exc}") from exc
 
     def changed(old: Membership) -> Membership:
+        publishers = merged(old.publishers, told)
         return dataclasses.replace(
             old, identity=identity, ca_pem=ca_pem, publishers=publishers, job_keys=job_keys
         )

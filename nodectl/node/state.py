@@ -13,6 +13,7 @@ Folders have mode 0700 and files 0600. Every write replaces a whole file (`fsio.
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -27,6 +28,7 @@ from nodectl.fsio import PRIVATE_FILE, fsync_folder, make_private_folder, write_
 from nodectl.ids import Root, checked_name, id_from_hex
 from nodectl.trust.ca import Credential
 from nodectl.trust.keys import ContentKeys
+from nodectl.trust.publisher import Publisher, merged
 from nodectl.trust.token import Role
 
 VERSION = 2
@@ -45,7 +47,7 @@ class Membership:
     ca_pem: str
     secret: bytes = field(repr=False)  # 32 bytes, keys the MAC of requests to the controller
     content_keys: ContentKeys = field(repr=False)
-    publishers: tuple[bytes, ...]  # raw Ed25519 public keys
+    publishers: tuple[Publisher, ...]  # whose releases are taken
     job_keys: tuple[bytes, ...]  # raw Ed25519 public keys: who may order work
     identity: Credential = field(repr=False)  # certificate and key for TLS, see trust/certificate
     listen: str = ""  # controller only: where `serve --controller` listens by default
@@ -62,7 +64,7 @@ class Membership:
             "ca_pem": self.ca_pem,
             "secret": self.secret.hex(),
             "content_keys": self.content_keys.to_hex(),
-            "publishers": [key.hex() for key in self.publishers],
+            "publishers": [one.to_json() for one in self.publishers],
             "job_keys": [key.hex() for key in self.job_keys],
             "certificate": self.identity.certificate.decode("ascii"),
             "certificate_key": self.identity.key.decode("ascii"),
@@ -87,7 +89,7 @@ class Membership:
             ca_pem=str(document["ca_pem"]),
             secret=bytes.fromhex(document["secret"]),
             content_keys=ContentKeys.from_hex(document["content_keys"]),
-            publishers=tuple(bytes.fromhex(key) for key in document["publishers"]),
+            publishers=tuple(Publisher.from_json(one) for one in document["publishers"]),
             job_keys=tuple(bytes.fromhex(key) for key in document["job_keys"]),
             identity=Credential(
                 certificate=document["certificate"].encode("ascii"),
@@ -154,6 +156,15 @@ class StateFolder:
         make_private_folder(self.folder)
         make_private_folder(self.store)
         write_private(self.membership_file, _json_bytes(membership.to_json()))
+
+    def pin_publishers(self, told: tuple[Publisher, ...]) -> Membership:
+        """Remember the publishers that the controller told; return the membership."""
+        membership = self.membership()
+        publishers = merged(membership.publishers, told)
+        if publishers != membership.publishers:
+            membership = dataclasses.replace(membership, publishers=publishers)
+            self.write_membership(membership)
+        return membership
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:

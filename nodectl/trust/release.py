@@ -5,7 +5,8 @@ only grow; a node remembers the highest that it has seen (`node/state.py`).
 
 Signed form: Ed25519 over `nodectl release 1\n` followed by the canonical JSON of the record (keys
 sorted, no spaces, ASCII). JSON document: `{"release": {...}, "signature": hex, "publisher": hex}`,
-where `publisher` is the raw public key (32 bytes) that must be among those the node pinned.
+where `publisher` is the raw public key (32 bytes) that must be among those the node pinned. With
+`"form": "sshsig-sha512"` (or sha256) the key signed those bytes as `trust/sshsig.py` describes.
 """
 
 import json
@@ -19,10 +20,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from nodectl.errors import ContentInvalid
 from nodectl.ids import Root, checked_name, id_from_hex
+from nodectl.trust.sshsig import parse_signature, signed_blob
 
 _DOMAIN = b"nodectl release 1\n"
 _FIELDS = {"realm", "name", "generation", "root", "kind", "created", "totals"}
 _DOCUMENT_FIELDS = {"release", "signature", "publisher"}
+_RAW = "ed25519"
+_SSH = "sshsig-"  # and the name of the hash
 _TOTALS_MAX = 32  # counts that one release may carry
 _INTEGER_MAX = 1 << 62
 
@@ -64,14 +68,16 @@ class SignedRelease:
     release: Release
     signature: bytes  # 64 bytes
     publisher: bytes  # raw Ed25519 public key, 32 bytes
+    form: str = _RAW  # what was signed: the bytes themselves, or as ssh-keygen does it
 
     def to_json(self) -> dict[str, Any]:
         """Return the document as it is stored and sent."""
-        return {
+        document = {
             "release": self.release.to_json(),
             "signature": self.signature.hex(),
             "publisher": self.publisher.hex(),
         }
+        return document if self.form == _RAW else {**document, "form": self.form}
 
 
 def publisher_of(key: Ed25519PrivateKey) -> bytes:
@@ -100,10 +106,35 @@ def verify_release(document: object, *, realm: str, publishers: Collection[bytes
         raise ContentInvalid(f"the release of {name} is signed by an unknown publisher")
     try:
         key = Ed25519PublicKey.from_public_bytes(signed.publisher)
-        key.verify(signed.signature, signed.release.signed_bytes())
+        key.verify(signed.signature, _covered(signed))
     except (InvalidSignature, ValueError) as exc:
         raise ContentInvalid(f"the signature of the release of {name} is wrong") from exc
     return signed
+
+
+def with_ssh_signature(release: Release, armored: str) -> SignedRelease:
+    """Return a release with a signature that `ssh-keygen -Y sign` made; not verified yet.
+
+    Raises:
+        InvalidInput: it is no such signature.
+    """
+    ssh = parse_signature(armored)
+    return SignedRelease(
+        release=release,
+        signature=ssh.signature,
+        publisher=ssh.key,
+        form=_SSH + ssh.hash_name,
+    )
+
+
+def _covered(signed: SignedRelease) -> bytes:
+    """Return the bytes that the key signed."""
+    message = signed.release.signed_bytes()
+    if signed.form == _RAW:
+        return message
+    if not signed.form.startswith(_SSH):
+        raise ValueError("the form of the signature is not known")
+    return signed_blob(message, signed.form.removeprefix(_SSH))
 
 
 def parse_release(document: object) -> SignedRelease:
@@ -113,6 +144,10 @@ def parse_release(document: object) -> SignedRelease:
         ContentInvalid: it has not the fields and types of a release.
     """
     try:
+        form = _RAW
+        if isinstance(document, dict) and "form" in document:
+            document = dict(document)
+            form = _text(document.pop("form"))
         outer = _record(document, _DOCUMENT_FIELDS)
         inner = _record(outer["release"], _FIELDS)
         totals = _totals(inner["totals"])
@@ -129,6 +164,7 @@ def parse_release(document: object) -> SignedRelease:
             release=release,
             signature=bytes.fromhex(_text(outer["signature"])),
             publisher=bytes.fromhex(_text(outer["publisher"])),
+            form=form,
         )
     except ValueError as exc:
         raise ContentInvalid(f"not a release: {exc}") from exc

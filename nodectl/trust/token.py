@@ -8,19 +8,22 @@ BLAKE3 of the secret, never the secret (which has 256 random bits, so a plain ha
 import base64
 import hmac
 import json
+import re
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from blake3 import blake3
 
-from nodectl.errors import TokenRefused
+from nodectl.errors import InvalidInput, TokenRefused
 
 _PREFIX = "nodectl1."
 _TEXT_MAX = 4096
 _ID_BYTES = 8
 _SECRET_BYTES = 32
+_MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _GET_ANOTHER = "make a new one on the controller: nodectl token create --role node"
 
 
@@ -31,6 +34,16 @@ class Role(StrEnum):
     OPERATOR = "operator"  # everything
     NODE = "node"  # its own work, and reading releases
     INSTALLER = "installer"  # its own work and the releases that it names, nothing else
+
+
+class Machine(NamedTuple):
+    """The machine that a token is for; an empty text: any."""
+
+    name: str = ""
+    mac: str = ""  # of one of its network cards, lower case
+
+
+ANY_MACHINE = Machine()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +78,7 @@ class TokenRecord:
     role: Role
     expires: int  # seconds since 1970, controller's clock
     uses_left: int
+    machine: Machine = ANY_MACHINE
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as a catalog document."""
@@ -74,12 +88,14 @@ class TokenRecord:
             "role": self.role.value,
             "expires": self.expires,
             "uses_left": self.uses_left,
+            "machine": list(self.machine),
         }
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "TokenRecord":
         """Return the record that `to_json` wrote."""
-        return cls(**{**document, "role": Role(document["role"])})
+        machine = Machine(*document.get("machine", ()))
+        return cls(**{**document, "role": Role(document["role"]), "machine": machine})
 
     def check(self, secret: bytes, now: int) -> None:
         """Refuse a wrong secret, a token past its time, and one that is used up.
@@ -93,6 +109,23 @@ class TokenRecord:
             raise TokenRefused("the join token has expired", hint=_GET_ANOTHER)
         if self.uses_left < 1:
             raise TokenRefused("the join token was used already", hint=_GET_ANOTHER)
+
+    def check_machine(self, name: str, macs: Collection[str]) -> None:
+        """Refuse a machine that the token is not for.
+
+        Raises:
+            TokenRefused: so it is.
+        """
+        if self.machine.name not in {"", name}:
+            raise TokenRefused(
+                f"the join token is for a node named {self.machine.name}, not {name}",
+                hint=f"join with --name {self.machine.name}, or make another token",
+            )
+        if self.machine.mac and self.machine.mac not in {mac.lower() for mac in macs}:
+            raise TokenRefused(
+                f"the join token is for the machine with the network card {self.machine.mac}",
+                hint=_GET_ANOTHER,
+            )
 
     def used(self) -> "TokenRecord":
         """Return the record after one more use."""
@@ -114,7 +147,21 @@ def new_token(urls: tuple[str, ...], ca_sha256: bytes, realm_id: str) -> Token:
     )
 
 
-def record_of(token: Token, *, role: Role, expires: int, uses: int) -> TokenRecord:
+def checked_mac(text: str) -> str:
+    """Return a MAC address in lower case, with colons.
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    mac = text.strip().lower().replace("-", ":")
+    if not _MAC.fullmatch(mac):
+        raise InvalidInput(f"not a MAC address: {text[:40]!r}", hint="example: 52:54:00:12:34:56")
+    return mac
+
+
+def record_of(
+    token: Token, *, role: Role, expires: int, uses: int, machine: Machine = ANY_MACHINE
+) -> TokenRecord:
     """Return what the controller keeps of a token that it issues."""
     return TokenRecord(
         token_id=token.token_id,
@@ -122,6 +169,7 @@ def record_of(token: Token, *, role: Role, expires: int, uses: int) -> TokenReco
         role=role,
         expires=expires,
         uses_left=uses,
+        machine=machine,
     )
 
 

@@ -33,6 +33,7 @@ from nodectl.node.state import Membership, StateFolder
 from nodectl.trust.ca import CONTROLLER_NAME, client_context
 from nodectl.trust.certificate import load_identity
 from nodectl.trust.mac import TIME_HEADER, Signed, sign_request
+from nodectl.trust.publisher import trusted_keys
 from nodectl.trust.release import verify_release
 from nodectl.trust.token import Role, Token
 
@@ -392,7 +393,9 @@ def test_a_release_is_published_signed_and_found(state: StateFolder) -> None:
             await _publish(client)
             record = await client.release("golden")
             verify_release(
-                record.signed.to_json(), realm=member.realm_id, publishers=member.publishers
+                record.signed.to_json(),
+                realm=member.realm_id,
+                publishers=trusted_keys(member.publishers, 0),
             )
             assert await client.release("golden", 1) == record
             assert await client.releases() == await client.releases("golden") == [record]

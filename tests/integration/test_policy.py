@@ -38,6 +38,7 @@ def _paths(me: str, other: str) -> dict[tuple[str, str], tuple[str, str]]:
         "/v1/nodes/{name}": (f"/v1/nodes/{me}", f"/v1/nodes/{other}"),
         "/v1/releases/{name}": ("/v1/releases/golden",) * 2,
         "/v1/releases/{name}/{generation}": ("/v1/releases/golden/1",) * 2,
+        "/v1/releases/{name}/{generation}/signature": ("/v1/releases/golden/1/signature",) * 2,
         "/v1/swarm/{root}/ticket": (f"/v1/swarm/{root}/ticket",) * 2,
         "/v1/swarm/{root}/announce": (f"/v1/swarm/{root}/announce",) * 2,
         "/v1/jobs/{job_id}": (f"/v1/jobs/{JOB[me]}", f"/v1/jobs/{JOB[other]}"),

@@ -5,9 +5,9 @@ import pytest
 from nodectl.catalog.memory import MemoryCatalog
 from nodectl.catalog.model import Document
 from nodectl.controller.members import JoinRequest, Members
-from nodectl.errors import NameTaken, NodectlError, TokenRefused, UnknownNode
+from nodectl.errors import NameTaken, NodectlError, TokenRefused, UnknownNode, UnknownToken
 from nodectl.trust.realm import Realm, create_realm
-from nodectl.trust.token import Role, Token
+from nodectl.trust.token import Machine, Role, Token
 
 
 class Clock:
@@ -180,3 +180,40 @@ def test_the_welcome_holds_no_secret_of_the_realm(members: Members, realm: Realm
     told = str(members.welcome(node, b""))
     assert realm.key.secret.hex() not in told
     assert "PRIVATE" not in told
+
+
+def _for(members: Members, machine: Machine) -> Token:
+    return members.issue_token(("https://c:1",), role=Role.NODE, ttl_s=60, uses=1, machine=machine)
+
+
+def test_a_token_for_one_name_is_for_that_name(members: Members) -> None:
+    token = _for(members, Machine(name="n1"))
+    with pytest.raises(TokenRefused, match="for a node named n1, not n2"):
+        members.join(_request(token, "n2"))
+    assert members.join(_request(token, "n1")).name == "n1"
+
+
+def test_a_token_for_one_card_is_for_that_machine(members: Members) -> None:
+    token = _for(members, Machine(mac="52:54:00:00:00:01"))
+    for macs in ((), ("52:54:00:00:00:02",)):
+        with pytest.raises(TokenRefused, match="52:54:00:00:00:01"):
+            members.join(_request(token, "n1", macs=macs))
+    macs = ("52:54:00:00:00:02", "52:54:00:00:00:01".upper())
+    assert members.join(_request(token, "n1", macs=macs)).name == "n1"
+
+
+def test_a_revoked_token_lets_nobody_in(members: Members) -> None:
+    token = _token(members, uses=2)
+    members.join(_request(token, "n1"))
+    assert [one.token_id for one in members.tokens()] == [token.token_id]
+    members.revoke_token(token.token_id)
+    with pytest.raises(TokenRefused):
+        members.join(_request(token, "n2"))
+    for unknown in (token.token_id, "../nodes", ""):
+        with pytest.raises(UnknownToken):
+            members.revoke_token(unknown)
+
+
+def test_tokens_keep_no_secret(members: Members) -> None:
+    token = _token(members)
+    assert token.secret.hex() not in str([one.to_json() for one in members.tokens()])

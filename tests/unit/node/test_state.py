@@ -10,8 +10,10 @@ from nodectl.ids import Root
 from nodectl.node.state import HeldRoot, Membership, StateFolder, default_folder
 from nodectl.trust.ca import Credential
 from nodectl.trust.keys import ContentKeys
+from nodectl.trust.publisher import Publisher
 from nodectl.trust.token import Role
 
+NEW_FOLDER = {"realm", "node.json", "store", "catalog.sqlite", "audit.log"}
 MEMBERSHIP = Membership(
     realm_id="ab" * 16,
     realm_name="lab",
@@ -21,7 +23,7 @@ MEMBERSHIP = Membership(
     ca_pem="PEM",
     secret=b"s" * 32,
     content_keys=ContentKeys(chunk_id=b"1" * 32, seal=b"2" * 32, nonce=b"3" * 32),
-    publishers=(b"p" * 32,),
+    publishers=(Publisher(key=b"p" * 32, name="realm"),),
     job_keys=(b"j" * 32,),
     identity=Credential(certificate=b"CERTIFICATE", key=b"KEY"),
 )
@@ -101,7 +103,7 @@ def test_init_makes_a_whole_private_folder_and_never_overwrites(tmp_path: Path) 
     target = tmp_path / "s"
     _init(target)
     entries = sorted(target.rglob("*"))
-    assert {p.name for p in target.iterdir()} == {"realm", "node.json", "store", "catalog.sqlite"}
+    assert {p.name for p in target.iterdir()} == NEW_FOLDER
     assert {p.stat().st_mode & 0o777 for p in entries if p.is_file()} == {0o600}
     assert {p.stat().st_mode & 0o777 for p in [target, *entries] if p.is_dir()} == {0o700}
     before = {p: p.read_bytes() for p in entries if p.is_file()}
