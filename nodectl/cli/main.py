@@ -21,6 +21,7 @@ from nodectl.cli import (
     node,
     publisher,
     realm,
+    realm_keys,
     serve,
     token,
     version,
@@ -48,7 +49,7 @@ app = typer.Typer(
 )
 
 for module in (
-    demo, realm, token, serve, node, image, publisher, job, clone, disk, audit, version,
+    demo, realm, realm_keys, token, serve, node, image, publisher, job, clone, disk, audit, version,
 ):  # fmt: skip
     module.register(app)
 

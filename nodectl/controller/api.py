@@ -23,6 +23,7 @@ from nodectl.controller.bell import Bell
 from nodectl.controller.jobs import Jobs, Patience
 from nodectl.controller.members import Members
 from nodectl.controller.releases import Releases
+from nodectl.controller.rollback import reapply
 from nodectl.controller.tracker import Announcement, Tracker
 from nodectl.errors import UnknownNode
 from nodectl.ids import Root
@@ -69,6 +70,7 @@ class ControlApi:
         self.members = Members(catalog, realm, clocks.now)
         self.releases = Releases(catalog, realm, clocks.now)
         self.tracker = Tracker(clocks.monotonic, clocks.rng)
+        reapply(audit, self.members, self.releases)
         self.jobs = Jobs(catalog, now=clocks.now, monotonic=clocks.monotonic, patience=patience)
         self._heard = Heard(clocks.monotonic)
         self._gate = Gate(self.members, self._heard, clocks.now, owns=self._owns, audit=self.audit)
@@ -123,7 +125,7 @@ class ControlApi:
             wanted = wire.parse_join(body, replaces=True)
         node = self.members.join(wanted)
         certificate = self.members.certify(node.name, wanted.request, keep=False)
-        self._note(request, "join", node.name, who=node.name, role=node.role.value)
+        self._note(request, "join", node.name, who=node.name, token=node.token_id)
         return web.json_response(self.members.welcome(node, certificate))
 
     async def _renew(self, request: web.Request) -> web.Response:

@@ -1,0 +1,134 @@
+"""`nodectl realm`: what the realm is, and the way back from a lost controller."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nodectl.cli.local import local_controller, local_user
+from nodectl.cli.membership import JsonOption, StateOption, open_state
+
+realm_app = typer.Typer(no_args_is_help=True, help="The realm of this controller, and its keys.")
+
+PassphraseOption = Annotated[
+    Path | None,
+    typer.Option("--passphrase-file", help="A file whose first line it is [asked for]."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.add_typer(realm_app, name="realm")
+
+
+@realm_app.command("show")
+def realm_show(state: StateOption = None, json_output: JsonOption = False) -> None:
+    """Show the realm of this controller: its id, its CA, its publishers, its members.
+
+    Exit codes: 40 this machine is no controller, 80 the audit log was changed or cut.
+    """
+    import time
+
+    from nodectl.controller.members import Members
+    from nodectl.controller.publishers import Publishers
+    from nodectl.trust.publisher import trusted_keys
+
+    with local_controller(state) as local:
+        members = Members(local.catalog, local.realm, time.time)
+        nodes = members.list()
+        publishers = Publishers(local.catalog, local.realm, time.time).list()
+        head = local.audit.verify()
+    facts = {
+        "realm": local.realm.name,
+        "id": local.realm.realm_id,
+        "created": local.realm.created,
+        "ca_sha256": local.realm.ca_sha256().hex(),
+        "members": len(nodes),
+        "certificates_due": sum(members.renewal_due(node) for node in nodes),
+        "publishers": len(trusted_keys(publishers, time.time())),
+        "audit_entries": head.seq,
+    }
+    if json_output:
+        print(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        print(f"{name:18}{value}")
+
+
+@realm_app.command("export-recovery")
+def realm_export(
+    file: Annotated[Path, typer.Argument(help="To write; must not be there.")],
+    passphrase_file: PassphraseOption = None,
+    state: StateOption = None,
+) -> None:
+    """Write what a lost controller is made again from: keys, members, releases. Encrypted.
+
+    Keep it on another machine. Nodes that join later are not in it: write it again then.
+
+    Exit codes: 13 the file is there, 14 the passphrase is too short, 40 no controller.
+    """
+    from nodectl.controller.recovery import export_recovery
+    from nodectl.errors import AlreadyThere
+    from nodectl.fsio import write_private
+
+    if file.exists():
+        raise AlreadyThere(f"{file} is there already", hint="name another file")
+    passphrase = _passphrase(passphrase_file, new=True)
+    with local_controller(state) as local:
+        membership = local.folder.membership().to_json()
+        data = export_recovery(local.folder.realm, local.catalog, membership, passphrase)
+        write_private(file, data)
+        local.note("export-recovery", local.realm.name)
+    print(f"wrote {file}; without its passphrase it is worth nothing")
+
+
+@realm_app.command("recover")
+def realm_recover(
+    file: Annotated[Path, typer.Argument(help="As export-recovery wrote it.")],
+    passphrase_file: PassphraseOption = None,
+    state: StateOption = None,
+) -> None:
+    """Make this machine the controller that was lost; give it the address that one had.
+
+    Exit codes: 10 no such file, 13 the state folder is in use, 82 damaged, or another passphrase.
+    """
+    import time
+
+    from nodectl.catalog.sqlite import SqliteCatalog
+    from nodectl.controller.audit import realm_audit
+    from nodectl.controller.recovery import open_recovery
+    from nodectl.errors import PathMissing, RecoveryInvalid
+    from nodectl.node.state import Membership, new_state_folder
+    from nodectl.trust.realm import load_realm
+
+    if not file.is_file():
+        raise PathMissing(f"there is no file {file}")
+    recovery = open_recovery(file.read_bytes(), _passphrase(passphrase_file, new=False))
+    try:
+        membership = Membership.from_json(recovery.membership)
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise RecoveryInvalid(f"the recovery file holds no membership: {exc}") from exc
+    target = open_state(state).folder
+    with new_state_folder(target) as new:
+        recovery.write_realm(new.realm)
+        with SqliteCatalog(new.catalog) as catalog:
+            recovery.fill(catalog)
+            audit = realm_audit(load_realm(new.realm), new.realm, catalog, time.time)
+            audit.note("recover", membership.realm_name, who=local_user(), address="local")
+        new.write_membership(membership)
+    print(f"this machine is the controller of {membership.realm_name} again, in {target}")
+    print(f"next: nodectl serve --controller   # at {', '.join(membership.controllers)}")
+
+
+def _passphrase(file: Path | None, *, new: bool) -> str:
+    from nodectl.controller.recovery import PASSPHRASE_MIN
+    from nodectl.errors import InvalidInput
+
+    if file is not None:
+        text = file.read_text("utf-8").partition("\n")[0]
+    else:
+        text = typer.prompt("passphrase", hide_input=True, confirmation_prompt=new)
+    if new and len(text) < PASSPHRASE_MIN:
+        raise InvalidInput(f"the passphrase has fewer than {PASSPHRASE_MIN} characters")
+    return text
