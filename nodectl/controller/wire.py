@@ -21,6 +21,7 @@ from nodectl.trust.release import checked_totals
 
 _NODES_MAX = 20_000
 _LINES_MAX = 50
+_RECEIPT_MAX = 65_536
 _MACS_MAX = 256
 _TEXT_MAX = 4096
 _PATH_MAX = 4096
@@ -51,7 +52,7 @@ class Fields:
         """
         try:
             document = json.loads(body)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise InvalidInput(f"{where}: the body is no JSON") from exc
         if not isinstance(document, dict):
             raise InvalidInput(f"{where}: the body is no JSON object")
@@ -269,6 +270,18 @@ def _job_options(kind: JobKind, given: dict[str, Any]) -> dict[str, Any]:
     return dict(given)
 
 
+def _shown(text: str) -> str:
+    """Return a text that may be shown on a terminal: a bad node must not steer it."""
+    return "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in text)
+
+
+def _json_length(value: object) -> int:
+    try:
+        return len(json.dumps(value))
+    except RecursionError:
+        return _RECEIPT_MAX + 1
+
+
 def parse_report(body: bytes) -> Report:
     """Return what a node says about its work."""
     fields = Fields(body, where="report")
@@ -277,11 +290,13 @@ def parse_report(body: bytes) -> Report:
     except ValueError as exc:
         raise InvalidInput(f"report: {exc}") from exc
     receipt = fields.take("receipt", dict, {})
+    if receipt and _json_length(receipt) > _RECEIPT_MAX:
+        raise InvalidInput(f"report: receipt has more than {_RECEIPT_MAX} characters")
     report = Report(
         state=state,
-        step=fields.text("step", ""),
-        sentence=fields.text("sentence", ""),
-        lines=fields.texts("lines", most=_LINES_MAX),
+        step=_shown(fields.text("step", "")),
+        sentence=_shown(fields.text("sentence", "")),
+        lines=tuple(_shown(line) for line in fields.texts("lines", most=_LINES_MAX)),
         receipt=receipt or None,
         done=fields.count("done", 0),
         total=fields.optional_count("total"),

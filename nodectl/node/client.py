@@ -355,7 +355,7 @@ def read_answer(status: int, answer: bytes) -> dict[str, Any]:
     """Return the JSON object of an answer, or raise the error that it says."""
     try:
         document = json.loads(answer or b"{}")
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise ControllerUnreachable("what answers there is no nodectl controller") from exc
     if not isinstance(document, dict):
         raise ControllerUnreachable("what answers there is no nodectl controller")

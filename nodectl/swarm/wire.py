@@ -126,7 +126,10 @@ def _load(body: bytes, kinds: dict[str, type]) -> dict[str, Any]:
     """Return a JSON object that has exactly `peers` and these keys, of these types."""
     if len(body) > BODY_MAX:
         raise ValueError("the answer is too long")
-    document = json.loads(body)
+    try:
+        document = json.loads(body)
+    except RecursionError as exc:
+        raise ValueError("the answer is nested too deeply") from exc
     if not isinstance(document, dict) or set(document) != {*kinds, "peers"}:
         raise ValueError("the answer has other fields than it should")
     for key, kind in kinds.items():

@@ -192,7 +192,7 @@ def parse_token(text: str) -> Token:
             secret=bytes.fromhex(document["secret"]),
             realm_id=str(document["realm"]),
         )
-    except (ValueError, KeyError, TypeError) as exc:
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise TokenRefused("the join token is damaged", hint="copy it again, whole") from exc
     if len(token.secret) != _SECRET_BYTES or len(token.ca_sha256) != _SECRET_BYTES:
         raise TokenRefused("the join token is damaged", hint="copy it again, whole")
