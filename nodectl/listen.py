@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from nodectl.door import Door, DoorLimits
 from nodectl.errors import InvalidInput, PortInUse
 
 CONTROL_PORT = 7443
@@ -19,6 +20,7 @@ PEER_PORT = 7444
 _PORT_MAX = 65535
 _ANY = ("0.0.0.0", "::", "")  # noqa: S104 - named here in order to be recognised
 _SIOCGIFADDR = 0x8915  # linux/sockios.h
+_IDLE_S = 90.0  # a connection without a request
 _SHUTDOWN_S = 2.0  # for requests under way
 
 
@@ -102,7 +104,12 @@ def _interface_addresses() -> Iterator[str]:
 
 @contextlib.asynccontextmanager
 async def listening(
-    app: web.Application, listen: Address, *, tls: ssl.SSLContext | None = None, what: str
+    app: web.Application,
+    listen: Address,
+    *,
+    tls: ssl.SSLContext | None = None,
+    what: str,
+    limits: DoorLimits | None = None,
 ) -> AsyncIterator[Address]:
     """Serve an application while the context lasts; yields the address with its real port.
 
@@ -111,15 +118,22 @@ async def listening(
         listen: where; port 0 takes a free one.
         tls: HTTPS with this context, else HTTP.
         what: named in the error, such as "the controller".
+        limits: for connections.
 
     Raises:
         PortInUse: the address is taken.
         InvalidInput: it is no address of this machine, or needs more rights.
     """
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=_SHUTDOWN_S,
+        keepalive_timeout=_IDLE_S,
+        auto_decompress=False,  # nobody here sends packed requests: no bomb can be one
+    )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, listen.host, listen.port, ssl_context=tls)
+        site = Door(runner, listen.host, listen.port, tls=tls, limits=limits or DoorLimits())
         try:
             await site.start()
         except OSError as exc:

@@ -38,6 +38,7 @@ _WAIT_MS = 20_000
 _VERSION_MAX = 1 << 62
 _JOB_ID_MAX = 9_999_999_999
 _GENERATION_MAX = 9_999_999_999
+_BODY_S = 30.0
 _EXPIRE_EVERY_S = 1.0
 _GATHER_S = 0.2  # events of many nodes go into one answer
 _UNKNOWN_SHOWN = 10
@@ -119,7 +120,8 @@ class ControlApi:
     # --- members ---------------------------------------------------------------------------
 
     async def _join(self, request: web.Request) -> web.Response:
-        body = await request.read()
+        async with asyncio.timeout(_BODY_S):
+            body = await request.read()
         wanted = wire.parse_join(body, replaces=False)
         if request[NODE] == wanted.name:
             wanted = wire.parse_join(body, replaces=True)

@@ -9,6 +9,7 @@ Every answer, those too, carries the controller's time, so that a client whose c
 correct itself and ask once more; and `X-Nodectl-Renew: 1` when its certificate is to be renewed.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
@@ -38,6 +39,9 @@ from nodectl.trust.certificate import Presented, presented
 from nodectl.trust.mac import RENEW_HEADER, TIME_HEADER, MacVerifier, Signed
 
 log = logging.getLogger(__name__)
+
+_BODY_S = 30.0  # for a body to come
+_JOIN_MAX = 65_536  # bytes of the one body that is read before anybody proved to be somebody
 
 NODE = web.RequestKey("node", str)
 
@@ -124,7 +128,12 @@ class Gate:
         header = request.headers.get("Authorization")
         if header is None:
             raise MacRefused("the request carries no MAC")  # before its body is read
-        signed = Signed(request.method, request.path_qs, await request.read())
+        try:
+            async with asyncio.timeout(_BODY_S):
+                body = await request.read()
+        except TimeoutError as exc:
+            raise MacRefused("its body did not come in time") from exc
+        signed = Signed(request.method, request.path_qs, body)
         self._verifier.verify(header, signed)
         found, self._found = self._found, None
         if found is None:
@@ -173,6 +182,8 @@ class Gate:
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             peer = request.get_extra_info("peercert")
             if (request.method, request.path) == policy.JOIN:
+                if (request.content_length or _JOIN_MAX + 1) > _JOIN_MAX:
+                    return web.Response(status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
                 request[NODE] = await self._rejoining(request)
                 return await handler(request)
             try:

@@ -1,0 +1,259 @@
+"""A stranger who holds connections, and nodes that turned bad."""
+
+import asyncio
+import contextlib
+import io
+import itertools
+import os
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+from controlling import new_controller, run_async, running
+from swarm_lab import KEY, QUICK, Lab, lab, make_frames, make_task
+
+from nodectl.door import DoorLimits
+from nodectl.listen import Address, listening
+from nodectl.store.model import StoredFrame
+from nodectl.swarm.limits import Limits
+from nodectl.swarm.model import PeerInfo
+from nodectl.swarm.wire import HaveReply
+from nodectl.trust.ca import client_context
+from nodectl.trust.mac import Signed, sign_request
+
+FRAMES = make_frames(40, 20_000)
+TASK = make_task(FRAMES, 4)  # 10 spans
+BRIEF = Limits(
+    store_gap_s=0.01, have_gap_s=0.02, hedge_min_s=0.3, dead_first_s=0.1, ask_first_s=0.1,
+    progress_s=1.0, span_s=2.0, stall_s=20.0,
+)  # fmt: skip
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+# --- a node that turned bad: it has the key, and says or sends what it likes ---------------------
+
+
+async def _wrong_frames(_: web.Request) -> web.StreamResponse:
+    return web.Response(body=os.urandom(80_000))
+
+
+async def _frames_of_another_span(request: web.Request) -> web.StreamResponse:
+    number = (int(request.match_info["span"]) + 1) % 10
+    frames = FRAMES[number * 4 : number * 4 + 4]
+    return web.Response(body=b"".join(frame.sealed for frame in frames))
+
+
+async def _too_long(_: web.Request) -> web.StreamResponse:
+    return web.Response(body=bytes(10_000_000))
+
+
+async def _without_end(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await response.write(bytes(65_536))
+    return response
+
+
+async def _a_byte_at_a_time(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    response.content_length = 80_000
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await response.write(b"x")
+            await asyncio.sleep(0.2)
+    return response
+
+
+async def _packed(_: web.Request) -> web.StreamResponse:
+    return web.Response(body=bytes(80_000), headers={"Content-Encoding": "gzip"})
+
+
+async def _elsewhere(_: web.Request) -> web.StreamResponse:
+    raise web.HTTPFound("http://127.0.0.1:9/secret")
+
+
+async def _not_there(_: web.Request) -> web.StreamResponse:
+    return web.Response(status=404)
+
+
+async def _has_all(_: web.Request) -> web.StreamResponse:
+    reply = HaveReply(since="a", whole=True, origin=False, have=(1 << 10) - 1)
+    return web.Response(body=reply.to_bytes())
+
+
+async def _knows_thousands(_: web.Request) -> web.StreamResponse:
+    peers = tuple(PeerInfo(name=f"p{i}", url=f"http://127.0.0.1:{1 + i}") for i in range(1000))
+    reply = HaveReply(since=os.urandom(4).hex(), whole=True, origin=False, have=1023, peers=peers)
+    return web.Response(body=reply.to_bytes())
+
+
+async def _has_more_than_there_is(_: web.Request) -> web.StreamResponse:
+    reply = HaveReply(since="a", whole=True, origin=False, have=(1 << 4000) - 1)
+    return web.Response(body=reply.to_bytes())
+
+
+async def _nested(_: web.Request) -> web.StreamResponse:
+    return web.Response(body=b"[" * 200_000)
+
+
+@contextlib.asynccontextmanager
+async def _bad_node(made: Lab, have: Answer, span: Answer) -> AsyncIterator[None]:
+    app = web.Application()
+    app.router.add_get("/v1/swarm/{root}/{phase}/have", have)
+    app.router.add_get("/v1/swarm/{root}/{phase}/spans/{span}", span)
+    async with listening(app, Address("127.0.0.1", 0), what="a bad node") as bound:
+        made.tracker.known["bad"] = PeerInfo(name="bad", url=bound.url("http"))
+        yield
+
+
+@pytest.mark.parametrize(
+    ("have", "span"),
+    [
+        (_has_all, _wrong_frames),
+        (_has_all, _frames_of_another_span),
+        (_has_all, _too_long),
+        (_has_all, _without_end),
+        (_has_all, _a_byte_at_a_time),
+        (_has_all, _packed),
+        (_has_all, _elsewhere),
+        (_has_all, _not_there),
+        (_knows_thousands, _not_there),
+        (_has_more_than_there_is, _wrong_frames),
+        (_nested, _wrong_frames),
+        (_without_end, _without_end),
+    ],
+)
+def test_a_bad_node_costs_time_and_nothing_else(have: Answer, span: Answer) -> None:
+    """The others give everything; not one byte of the bad node is kept."""
+
+    async def main() -> None:
+        async with lab(TASK, limits=BRIEF) as made, _bad_node(made, have, span):
+            await made.add("seeder", FRAMES)
+            node = await made.add("n1")
+            report = await node.fetch(limits=BRIEF)
+            assert node.share.complete
+            assert "bad" not in report.bytes_from
+            assert _stored(node.store.get_many([f.frame_id for f in FRAMES])) == _stored(FRAMES)
+
+    run_async(main(), within_s=50)
+
+
+def _stored(frames: Iterable[StoredFrame | bytes]) -> list[bytes]:
+    return [frame.sealed if isinstance(frame, StoredFrame) else frame for frame in frames]
+
+
+def test_a_peer_can_ask_for_bytes_and_for_nothing_else() -> None:
+    """The data plane has two paths to read; nothing there makes a node do anything."""
+
+    async def main() -> None:
+        async with lab(TASK, limits=QUICK) as made, aiohttp.ClientSession() as session:
+            peer = await made.add("n1", FRAMES)
+            base = f"/v1/swarm/{TASK.root.hex()}/data"
+            methods = ("POST", "PUT", "DELETE", "PATCH")
+            paths = ("/have", "/spans/0", "/jobs", "", "/../../../work")
+            for method, path in itertools.product(methods, paths):
+                signed = Signed(method, base + path)
+                now_ms = int(time.time() * 1000)
+                headers = {
+                    "Authorization": sign_request(signed, client="bad", key=KEY, unix_ms=now_ms)
+                }
+                url = peer.info.url + base + path
+                async with session.request(method, url, headers=headers) as response:
+                    assert response.status in {404, 405}
+
+    run_async(main())
+
+
+# --- a stranger who holds connections ------------------------------------------------------------
+
+
+async def _silent(address: Address, tls: ssl.SSLContext | None, said: bytes) -> float:
+    """Open a connection, say little, and return after how many seconds it was closed."""
+    began = time.monotonic()
+    name = None if tls is None else "controller.nodectl"
+    reader, writer = await asyncio.open_connection(
+        address.host, address.port, ssl=tls, server_hostname=name
+    )
+    writer.write(said)
+    with contextlib.suppress(ConnectionError, ssl.SSLError):
+        await reader.read()
+    writer.close()
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /v1/work HTTP/1.1\r\nHost: x\r\nX: "])
+def test_who_says_nothing_is_shown_the_door(said: bytes) -> None:
+    async def main() -> None:
+        limits = DoorLimits(head_s=0.3)
+        app = web.Application()
+        async with listening(app, Address("127.0.0.1", 0), what="a test", limits=limits) as bound:
+            waits = await asyncio.gather(*(_silent(bound, None, said) for _ in range(20)))
+            assert all(0.2 < wait < 5 for wait in waits)
+
+    run_async(main())
+
+
+def test_one_address_has_so_many_connections_and_others_still_get_in() -> None:
+    async def ok(_: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    async def main() -> None:
+        app = web.Application()
+        app.router.add_get("/", ok)
+        limits = DoorLimits(per_address=5, local_too=True, head_s=5)
+        async with (
+            listening(app, Address("0.0.0.0", 0), what="a test", limits=limits) as bound,
+            contextlib.AsyncExitStack() as held,
+        ):
+            for _ in range(5):
+                _, writer = await asyncio.open_connection("127.0.0.1", bound.port)
+                held.callback(writer.close)
+            assert await _silent(Address("127.0.0.1", bound.port), None, b"") < 2
+            # Another address of this machine is another one to the door.
+            connector = aiohttp.TCPConnector(local_addr=("127.0.0.2", 0))
+            async with (
+                aiohttp.ClientSession(connector=connector) as session,
+                session.get(f"http://127.0.0.1:{bound.port}/") as response,
+            ):
+                assert await response.text() == "ok"
+
+    run_async(main())
+
+
+def test_a_stranger_cannot_make_the_controller_read_much(tmp_path: Path) -> None:
+    """Without a certificate the one path is the join, and its body is small."""
+
+    async def main() -> None:
+        async with running(new_controller(tmp_path / "c")) as controller:
+            tls = client_context(controller.state.membership().ca_pem.encode())
+
+            async def endless() -> AsyncIterator[bytes]:
+                while True:
+                    yield bytes(65_536)
+
+            for path, data in (
+                ("/v1/join", endless()),
+                ("/v1/join", io.BytesIO(bytes(70_000))),
+                ("/v1/releases", io.BytesIO(bytes(7_000_000))),
+            ):
+                # Or it closes the connection while we still send.
+                with contextlib.suppress(aiohttp.ClientError, OSError):
+                    status = await _post(controller.url + path, data, tls)
+                    assert status in {401, 413}
+
+    run_async(main())
+
+
+async def _post(url: str, data: io.BytesIO | AsyncIterator[bytes], tls: ssl.SSLContext) -> int:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url, data=data, ssl=tls, server_hostname="controller.nodectl") as response,
+    ):
+        return response.status
