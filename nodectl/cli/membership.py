@@ -1,6 +1,7 @@
 """What many commands share: options with one meaning, and asking as this member."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -34,12 +35,19 @@ def open_state(given: Path | None) -> "StateFolder":
 
 def ask(given: Path | None, question: "Callable[[ControlClient], Awaitable[T]]") -> T:
     """Ask the controller one thing, as the member whose state folder this is."""
+    from nodectl.errors import NodectlError
     from nodectl.node.client import ControlClient
+    from nodectl.node.renew import renew
 
-    membership = open_state(given).membership()
+    state = open_state(given)
+    membership = state.membership()
 
     async def asking() -> T:
         async with ControlClient(membership) as client:
-            return await question(client)
+            answer = await question(client)
+            if client.renewal_due:  # of a machine on which no agent runs
+                with contextlib.suppress(NodectlError):
+                    await renew(state, client)
+            return answer
 
     return asyncio.run(asking())

@@ -9,6 +9,8 @@ import typer
 from nodectl.cli.local import local_controller, local_user
 from nodectl.cli.membership import JsonOption, StateOption, open_state
 
+_SHOWN = 10
+
 realm_app = typer.Typer(no_args_is_help=True, help="The realm of this controller, and its keys.")
 
 PassphraseOption = Annotated[
@@ -54,6 +56,51 @@ def realm_show(state: StateOption = None, json_output: JsonOption = False) -> No
         return
     for name, value in facts.items():
         print(f"{name:18}{value}")
+
+
+@realm_app.command("rotate-ca")
+def realm_rotate_ca(
+    finish: Annotated[
+        bool, typer.Option("--finish", help="When the members have the new one.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Finish without those that have it not.")
+    ] = False,
+    state: StateOption = None,
+) -> None:
+    """Change the realm's CA, in two steps, without a node that has to join again.
+
+    First: a new CA is made; members get certificates of it by themselves while they trust both.
+    Then, with --finish: only the new one counts. Restart nodectl serve --controller after each
+    step. Join tokens made before the second step are worth nothing after it.
+
+    Exit codes: 13 it is being changed already, 14 it is not, 31 members have not got it yet,
+    40 this machine is no controller.
+    """
+    import time
+
+    from nodectl.controller.members import Members
+    from nodectl.errors import NodesFailed
+    from nodectl.trust.realm import begin_rotation, finish_rotation
+
+    with local_controller(state) as local:
+        if not finish:
+            begin_rotation(local.folder.realm)
+            local.note("rotate-ca", local.realm.name)
+            print("made the next CA; restart nodectl serve --controller, then, when nodectl realm")
+            print("show has no certificates due: nodectl realm rotate-ca --finish")
+            return
+        members = Members(local.catalog, local.realm, time.time)
+        behind = [node.name for node in members.list() if members.renewal_due(node)]
+        if behind and not force and local.realm.next_authority is not None:
+            raise NodesFailed(
+                f"{len(behind)} members have no certificate of the next CA yet: "
+                f"{', '.join(behind[:_SHOWN])}",
+                hint="start nodectl serve there; or --force: they have to join again",
+            )
+        finish_rotation(local.folder.realm)
+        local.note("rotate-ca finish", local.realm.name, left_behind=behind)
+    print("the old CA counts no more, once nodectl serve --controller was restarted")
 
 
 @realm_app.command("export-recovery")

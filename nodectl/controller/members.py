@@ -52,7 +52,7 @@ class Members:
         self._realm = realm
         self._now = now
         self._publishers = Publishers(catalog, realm, now)
-        self._ca = realm.ca_sha256().hex()
+        self._trust = realm.trust_mark()
 
     def issue_token(
         self,
@@ -232,7 +232,8 @@ class Members:
             InvalidInput: the request is none.
             UnknownNode: there is no such member.
         """
-        pem, issued = issue_member(self._realm.authority, request, name=name, now=self._now())
+        pem, issued = issue_member(self._realm.issuer(), request, name=name, now=self._now())
+        issued = replace(issued, ca=self._trust)
         for _ in range(_SPEND_TRIES):
             document = self._catalog.get(node_key(name))
             if document is None:
@@ -249,7 +250,7 @@ class Members:
 
     def renewal_due(self, node: NodeRecord) -> bool:
         """Say whether a member should ask for a new certificate."""
-        return not node.certificates or node.certificates[0].due(self._now(), self._ca)
+        return not node.certificates or node.certificates[0].due(self._now(), self._trust)
 
     def renewed(self, name: str, request: bytes) -> dict[str, Any]:
         """Issue the next certificate of a member; return what it is told."""
@@ -270,7 +271,7 @@ class Members:
     def _facts(self) -> dict[str, Any]:
         """Return what every member learns again when its certificate is renewed."""
         return {
-            "ca_pem": self._realm.authority.certificate.decode("ascii"),
+            "ca_pem": self._realm.trusted().decode("ascii"),
             "job_keys": [publisher_of(self._realm.job_key).hex()],
             "publishers": [one.to_json() for one in self._publishers.list()],
         }

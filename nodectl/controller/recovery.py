@@ -31,6 +31,7 @@ _FILES = frozenset(
         "publisher.key", "jobs.key",
     }
 )  # fmt: skip
+_WHILE_ROTATING = frozenset({"ca.next.pem", "ca.next.key"})
 PASSPHRASE_MIN = 12
 
 
@@ -58,8 +59,10 @@ def export_recovery(
     realm_folder: Path, catalog: Catalog, membership: Mapping[str, Any], passphrase: str
 ) -> bytes:
     """Return a recovery file."""
+    present = {name for name in _WHILE_ROTATING if (realm_folder / name).exists()}
+    names = sorted(_FILES | present)
     document = {
-        "realm": {name: (realm_folder / name).read_text("ascii") for name in sorted(_FILES)},
+        "realm": {name: (realm_folder / name).read_text("ascii") for name in names},
         "catalog": {
             each.key: dict(each.value) for prefix in _PREFIXES for each in catalog.list(prefix)
         },
@@ -87,7 +90,7 @@ def open_recovery(data: bytes, passphrase: str) -> Recovery:
         raise RecoveryInvalid(
             "the recovery file is damaged, or the passphrase is another one"
         ) from exc
-    if set(recovery.realm) != _FILES:
+    if not _FILES <= set(recovery.realm) <= _FILES | _WHILE_ROTATING:
         raise RecoveryInvalid("the recovery file is of another version of nodectl")
     return recovery
 

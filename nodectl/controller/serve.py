@@ -34,7 +34,7 @@ async def control_server(
     clocks = clocks or Clocks(rng=random.SystemRandom())
     audit = realm_audit(realm, realm_folder, catalog, clocks.now)
     api = ControlApi(catalog, realm, audit, clocks, patience=patience)
-    tls = server_context(*chain_files(realm_folder), realm.authority.certificate)
+    tls = server_context(*chain_files(realm_folder), realm.trusted())
     async with (
         listening(api.application(), listen, tls=tls, what="the controller") as address,
         background(api.watch_silence()),

@@ -8,6 +8,7 @@ with the serial numbers that the realm knows (`controller/auth.py`): a TLS libra
 """
 
 import datetime as dt
+import hashlib
 import os
 import ssl
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from nodectl.errors import InvalidInput
-from nodectl.trust.ca import Credential, fingerprint, key_usage
+from nodectl.trust.ca import Credential, key_usage
 
 LIFE_S = 365 * 86400
 _REQUEST_MAX = 4096
@@ -35,14 +36,14 @@ class Issued:
     serial: str  # upper-case hexadecimal digits, as Python's ssl shows it
     begins: int  # seconds since 1970, controller's clock
     ends: int
-    ca: str  # SHA-256 of the CA that issued it, hexadecimal
+    ca: str  # the CAs that its member trusts with it: `Realm.trust_mark`
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that the catalog holds."""
         return {"serial": self.serial, "begins": self.begins, "ends": self.ends, "ca": self.ca}
 
     def due(self, now: float, ca: str) -> bool:
-        """Say whether it is to be renewed: two thirds of its life are over, or its CA is old."""
+        """Say whether to renew it: two thirds of its life are over, or other CAs are trusted."""
         return ca != self.ca or now >= self.begins + (self.ends - self.begins) * 2 / 3
 
 
@@ -127,7 +128,7 @@ def issue_member(
         serial=serial_text(certificate.serial_number),
         begins=begins,
         ends=ends,
-        ca=fingerprint(authority.certificate).hex(),
+        ca=hashlib.sha256(authority.certificate).hexdigest(),
     )
     return certificate.public_bytes(serialization.Encoding.PEM), issued
 

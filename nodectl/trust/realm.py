@@ -3,9 +3,11 @@
 Folder (mode 0700, every file 0600): `realm.json` (`{"version": 1, "id", "name", "created"}`),
 `realm.key` (64 hexadecimal digits), `ca.pem`, `ca.key`, `controller.pem` (the controller's
 certificate, then the CA's: the chain it presents), `controller.key`, `publisher.key` and
-`jobs.key` (Ed25519).
+`jobs.key` (Ed25519). While the CA is changed also `ca.next.pem` and `ca.next.key`: members then get
+certificates of the next CA and trust both, and the controller still shows one of the old.
 """
 
+import hashlib
 import json
 import secrets
 from dataclasses import dataclass, field
@@ -14,8 +16,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from nodectl.errors import NoRealm, PathUnreadable
-from nodectl.fsio import make_private_folder, write_private
+from nodectl.errors import AlreadyThere, InvalidInput, NoRealm, PathUnreadable
+from nodectl.fsio import fsync_folder, make_private_folder, write_private
 from nodectl.ids import checked_name
 from nodectl.trust.ca import Credential, fingerprint, issue_controller, make_authority
 from nodectl.trust.keys import RealmKey
@@ -25,6 +27,7 @@ VERSION = 1
 _REALM_ID_BYTES = 16
 _CHAIN = "controller.pem"
 _CHAIN_KEY = "controller.key"
+_NEXT, _NEXT_KEY = "ca.next.pem", "ca.next.key"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,20 @@ class Realm:
     controller: Credential
     publisher: Ed25519PrivateKey = field(repr=False)
     job_key: Ed25519PrivateKey = field(repr=False)  # signs orders (trust/order.py)
+    next_authority: Credential | None = None  # while the CA is changed
+
+    def issuer(self) -> Credential:
+        """Return the CA that members' certificates are issued with."""
+        return self.next_authority or self.authority
+
+    def trusted(self) -> bytes:
+        """Return the CA certificates that members and the controller trust now, PEM."""
+        following = b"" if self.next_authority is None else self.next_authority.certificate
+        return self.authority.certificate + following
+
+    def trust_mark(self) -> str:
+        """Return what tells one set of trusted CAs from another, hexadecimal digits."""
+        return hashlib.sha256(self.trusted()).hexdigest()
 
     def ca_sha256(self) -> bytes:
         """Return the fingerprint that join tokens carry."""
@@ -119,11 +136,57 @@ def load_realm(folder: Path) -> Realm:
                 certificate=leaf + b"-----END CERTIFICATE-----\n",
                 key=(folder / _CHAIN_KEY).read_bytes(),
             ),
+            next_authority=_next_authority(folder),
             publisher=_ed25519(folder / "publisher.key"),
             job_key=_ed25519(folder / "jobs.key"),
         )
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise PathUnreadable(f"the realm in {folder} cannot be read: {exc}") from exc
+
+
+def begin_rotation(folder: Path) -> Realm:
+    """Make the next CA, beside the present one; the controller uses it when it begins again.
+
+    Raises:
+        AlreadyThere: the CA is being changed already.
+    """
+    realm = load_realm(folder)
+    if realm.next_authority is not None:
+        raise AlreadyThere(
+            "the CA is being changed already", hint="end it: nodectl realm rotate-ca --finish"
+        )
+    made = make_authority(realm.name)
+    write_private(folder / _NEXT_KEY, made.key)
+    write_private(folder / _NEXT, made.certificate)
+    return load_realm(folder)
+
+
+def finish_rotation(folder: Path) -> Realm:
+    """Make the next CA the only one. A run that was cut off is simply repeated.
+
+    Raises:
+        InvalidInput: the CA is not being changed.
+    """
+    following = load_realm(folder).next_authority
+    if following is None:
+        raise InvalidInput("the CA is not being changed", hint="begin: nodectl realm rotate-ca")
+    controller = issue_controller(following)
+    write_private(folder / _CHAIN_KEY, controller.key)
+    write_private(folder / _CHAIN, controller.certificate + following.certificate)
+    write_private(folder / "ca.key", following.key)
+    write_private(folder / "ca.pem", following.certificate)
+    for name in (_NEXT, _NEXT_KEY):
+        (folder / name).unlink()
+    fsync_folder(folder)
+    return load_realm(folder)
+
+
+def _next_authority(folder: Path) -> Credential | None:
+    if not (folder / _NEXT).exists():
+        return None
+    return Credential(
+        certificate=(folder / _NEXT).read_bytes(), key=(folder / _NEXT_KEY).read_bytes()
+    )
 
 
 def _private_bytes(key: Ed25519PrivateKey) -> bytes:
