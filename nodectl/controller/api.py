@@ -25,7 +25,7 @@ from nodectl.controller.members import Members
 from nodectl.controller.releases import Releases
 from nodectl.controller.rollback import reapply
 from nodectl.controller.tracker import Announcement, Tracker
-from nodectl.errors import UnknownNode
+from nodectl.errors import TokenRefused, UnknownNode
 from nodectl.ids import Root
 from nodectl.trust.order import LIFE_S, Order, sign_order
 from nodectl.trust.realm import Realm
@@ -125,7 +125,12 @@ class ControlApi:
         wanted = wire.parse_join(body, replaces=False)
         if request[NODE] == wanted.name:
             wanted = wire.parse_join(body, replaces=True)
-        node = self.members.join(wanted)
+        try:
+            node = self.members.join(wanted)
+        except TokenRefused as exc:
+            why = f"join as {wanted.name}: {exc}"
+            self.audit.refused(why, path=request.path, address=request.remote or "")
+            raise
         certificate = self.members.certify(node.name, wanted.request, keep=False)
         self._note(request, "join", node.name, who=node.name, token=node.token_id)
         return web.json_response(self.members.welcome(node, certificate))

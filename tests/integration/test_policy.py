@@ -1,5 +1,6 @@
 """Every path of the control API, asked by every role with every kind of credential."""
 
+import dataclasses
 import random
 import ssl
 import time
@@ -9,7 +10,7 @@ from typing import NamedTuple
 
 import aiohttp
 import pytest
-from controlling import ROOT, ROOT_BLOCK, Controller, new_controller, run_async, running
+from controlling import LIMITS, ROOT, ROOT_BLOCK, Controller, new_controller, run_async, running
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -19,7 +20,9 @@ from nodectl.catalog.sqlite import SqliteCatalog
 from nodectl.controller.api import Clocks, ControlApi
 from nodectl.controller.audit import realm_audit
 from nodectl.controller.policy import JOIN, NOBODY, POLICY, Scope, rights
+from nodectl.errors import TokenRefused
 from nodectl.node.client import ControlClient
+from nodectl.node.join import join
 from nodectl.node.renew import renew
 from nodectl.node.state import Membership, StateFolder
 from nodectl.trust.ca import CONTROLLER_NAME, Credential, client_context
@@ -312,5 +315,18 @@ def test_a_removed_node_is_out_at_once(tmp_path: Path) -> None:
                 header = _mac(me, method, path)
                 tls = _tls(me, me.identity)
                 assert (await _ask(controller, method, path, tls=tls, header=header))[0] == 401
+
+    run_async(main())
+
+
+def test_a_refused_join_is_written_down(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(new_controller(tmp_path / "c")) as controller:
+            token = dataclasses.replace(controller.token(), secret=bytes(32))
+            with pytest.raises(TokenRefused):
+                await join(StateFolder(tmp_path / "n1"), token, name="n1", limits=LIMITS)
+            (entry,) = [e for e in _audit(controller) if e["what"] == "refused"]
+            assert (entry["from"], entry["whom"]) == ("127.0.0.1", "/v1/join")
+            assert "join as n1" in str(entry["details"])
 
     run_async(main())

@@ -7,6 +7,7 @@ change is either refused or says something else than before.
 import base64
 import contextlib
 import json
+import os
 from collections.abc import Callable
 
 import pytest
@@ -37,7 +38,8 @@ from nodectl.trust.release import Release, parse_release, publisher_of, sign_rel
 from nodectl.trust.sshsig import parse_public_key, parse_signature
 from nodectl.trust.token import new_token, parse_token
 
-FEW = settings(deadline=None, max_examples=60)
+# NODECTL_FUZZ=50000 tries longer.
+FEW = settings(deadline=None, max_examples=int(os.environ.get("NODECTL_FUZZ", "60")))
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 REALM = "ab" * 16
 REQUEST = make_request("n1")[0].decode()
