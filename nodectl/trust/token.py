@@ -194,7 +194,8 @@ def parse_token(text: str) -> Token:
         )
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise TokenRefused("the join token is damaged", hint="copy it again, whole") from exc
-    if len(token.secret) != _SECRET_BYTES or len(token.ca_sha256) != _SECRET_BYTES:
+    whole = len(token.secret) == len(token.ca_sha256) == _SECRET_BYTES
+    if not whole or token.text() != text:  # one token has one text
         raise TokenRefused("the join token is damaged", hint="copy it again, whole")
     return token
 
