@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from nodectl.cli import clone, demo, disk, image, job, node, realm, serve, version
+from nodectl.cli import clone, demo, disk, image, job, node, realm, serve, store, version
 from nodectl.errors import NodectlError
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ app = typer.Typer(
     help="Capture a machine, spread it as a swarm, clone it onto disks.",
 )
 
-for module in (demo, realm, serve, node, image, job, clone, disk, version):
+for module in (demo, realm, serve, node, image, job, clone, disk, store, version):
     module.register(app)
 
 

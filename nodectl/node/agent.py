@@ -31,6 +31,7 @@ from nodectl.node.client import ControlClient, Peer, Peers
 from nodectl.node.report import Pace, Reporter
 from nodectl.node.restore import RestoreArgv, run_restore
 from nodectl.node.state import HeldRoot, Membership, StateFolder
+from nodectl.store.lease import lease
 from nodectl.trust.release import Release, verify_release
 
 log = logging.getLogger(__name__)
@@ -155,7 +156,8 @@ class Agent:
         if work.task is Task.SEED:
             return await self._seed(job, observer)
         async with self._turn:
-            return await self._fetch_or_restore(job, work, observer)
+            with lease(self._state.store):
+                return await self._fetch_or_restore(job, work, observer)
 
     async def _seed(self, job: Job, observer: Observer) -> dict[str, Any]:
         held, _ = await self._held_root(job, observer)
