@@ -108,9 +108,9 @@ def capture(
 
     check_name(name)
     folder = open_state(state)
-    own = beneath(tree, folder.folder)
+    own = (*_default_excludes(tree, seal), *beneath(tree, folder.folder))
     options = CaptureOptions(
-        excludes=(*_default_excludes(tree, seal), *own, *(exclude or ())),
+        excludes=(*own, *(exclude or ())),
         mounts=tuple(_below(tree, path) for path in with_mount or ()),
         skip_unreadable=skip_unreadable,
         skip_changing=skip_changing,
@@ -119,10 +119,12 @@ def capture(
         _show_dry_run(tree, options.excludes, options.mounts, json_output=json_output)
         return
     with lease(folder.store):  # until its root is remembered, gc would see no need of it
-        report = _capture(
-            folder, tree, options, level=zstd_level(compress), json_output=json_output
-        )
+        report = _capture(folder, tree, options, compress, json_output=json_output)
         release = publish_captured(state, name, report.root, report.block, kind="tree")
+    _show_captured(release, report, json_output=json_output)
+
+
+def _show_captured(release: "Release", report: "CaptureReport", *, json_output: bool) -> None:
     document = _capture_document(release, report)
     print(json.dumps(document) if json_output else _capture_text(release, report))
 
@@ -150,14 +152,19 @@ def _below(tree: Path, path: str) -> str:
 
 
 def _capture(
-    folder: "StateFolder", tree: Path, options: "CaptureOptions", *, level: int, json_output: bool
+    folder: "StateFolder",
+    tree: Path,
+    options: "CaptureOptions",
+    compress: str,
+    *,
+    json_output: bool,
 ) -> "CaptureReport":
     from nodectl.content.capture import STEP, capture_tree
     from nodectl.content.frame import FrameCodec
     from nodectl.events import step
     from nodectl.store.disk import DiskStore
 
-    codec = FrameCodec(folder.membership().content_keys, level=level)
+    codec = FrameCodec(folder.membership().content_keys, level=zstd_level(compress))
     observer = observer_for(json_lines=json_output)
     with DiskStore(folder.store) as store, step(observer, STEP):
         memory = folder.cache / "captures"

@@ -37,6 +37,7 @@ RECORD = struct.Struct("<4sII32s32s")
 _RECORD_MAGIC = b"NCFR"
 # Frames are at most 1 MiB and a little; root blocks of huge manifests are a few MiB.
 RECORD_MAX = 64 * MIB
+_SCAN_WINDOW = MIB
 _WRITE_BATCH = 4 * MIB  # bytes gathered before a write call
 
 
@@ -226,14 +227,16 @@ def find_copies(fd: int, pack: str, wanted: AbstractSet[FrameId]) -> Iterator[Pa
         at += RECORD.size + sealed_len
 
 
-def _next_magic(fd: int, at: int, size: int) -> int:
-    """Return where the next record may begin, `size` if there is none."""
-    while at < size:
-        data = os.pread(fd, _WRITE_BATCH, at)
-        found = data.find(_RECORD_MAGIC)
+def _next_magic(fd: int, begin: int, size: int) -> int:
+    """Return where, from `begin` on, a record may start; the end of the file if nowhere."""
+    at = begin
+    while window := os.pread(fd, _SCAN_WINDOW, at):
+        found = window.find(_RECORD_MAGIC)
         if found >= 0:
             return at + found
-        at += max(1, len(data) - len(_RECORD_MAGIC) + 1)
+        if len(window) < len(_RECORD_MAGIC):
+            break
+        at += len(window) - len(_RECORD_MAGIC) + 1  # it may lie across two windows
     return size
 
 
