@@ -11,7 +11,9 @@ from nodectl.cli.membership import JsonOption, StateOption, open_state
 from nodectl.cli.progress import observer_for
 
 if TYPE_CHECKING:
+    from nodectl.content.block_capture import BlockCaptureReport
     from nodectl.node.state import HeldRoot
+    from nodectl.trust.release import Release
 
 _SHOWN = 20  # ranges listed for people; --json has all
 
@@ -66,8 +68,12 @@ def capture_block(
         ):
             report = capture(source, store, codec, observer)
         release = publish_captured(state, name, report.root, report.block, kind="block")
+    _show_captured(release, report, json_output=json_output)
+
+
+def _show_captured(release: "Release", report: "BlockCaptureReport", *, json_output: bool) -> None:
     document = {
-        "name": name,
+        "name": release.name,
         "generation": release.generation,
         "root": report.root.hex(),
         "size": report.size,
@@ -83,9 +89,9 @@ def capture_block(
 
     size, data = format_size(report.size), format_size(report.block.plain_bytes)
     print(
-        f"{name} generation {release.generation}: {size}, of it {data} data; "
+        f"{release.name} generation {release.generation}: {size}, of it {data} data; "
         f"{format_size(report.new_bytes)} new in the store\n  root {report.root.hex()}\n"
-        f"  next: nodectl swarm push {name} --nodes all"
+        f"  next: nodectl swarm push {release.name} --nodes all"
     )
 
 

@@ -106,8 +106,7 @@ def capture(
     from nodectl.content.excludes import beneath
     from nodectl.store.lease import lease
 
-    check_name(name)
-    folder = open_state(state)
+    folder = _folder_for(name, state)
     own = (*_default_excludes(tree, seal), *beneath(tree, folder.folder))
     options = CaptureOptions(
         excludes=(*own, *(exclude or ())),
@@ -122,6 +121,11 @@ def capture(
         report = _capture(folder, tree, options, compress, json_output=json_output)
         release = publish_captured(state, name, report.root, report.block, kind="tree")
     _show_captured(release, report, json_output=json_output)
+
+
+def _folder_for(name: str, state: Path | None) -> "StateFolder":
+    check_name(name)
+    return open_state(state)
 
 
 def _show_captured(release: "Release", report: "CaptureReport", *, json_output: bool) -> None:
