@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nodectl.cli import image_list
+from nodectl.cli import block, image_list
+from nodectl.cli.capturing import check_name, publish_captured, zstd_level
 from nodectl.cli.membership import JsonOption, StateOption, open_state
 from nodectl.cli.progress import observer_for
-from nodectl.cli.releases import open_image, publish_release, swarm_ticket
+from nodectl.cli.releases import find_held, stored_image
 
 if TYPE_CHECKING:
     from nodectl.content.capture import CaptureOptions, CaptureReport
@@ -56,6 +57,7 @@ def register(app: typer.Typer) -> None:
     """Add `nodectl image` to the command line."""
     app.add_typer(image_app, name="image")
     image_list.register(image_app)
+    block.register(image_app)
 
 
 @image_app.command()
@@ -102,12 +104,12 @@ def capture(
     """
     from nodectl.content.capture import CaptureOptions
     from nodectl.content.excludes import beneath
+    from nodectl.store.lease import lease
 
-    _check_name(name)
-    folder = open_state(state)
-    own = beneath(tree, folder.folder)
+    folder = _folder_for(name, state)
+    own = (*_default_excludes(tree, seal), *beneath(tree, folder.folder))
     options = CaptureOptions(
-        excludes=(*_default_excludes(tree, seal), *own, *(exclude or ())),
+        excludes=(*own, *(exclude or ())),
         mounts=tuple(_below(tree, path) for path in with_mount or ()),
         skip_unreadable=skip_unreadable,
         skip_changing=skip_changing,
@@ -115,30 +117,20 @@ def capture(
     if dry_run:
         _show_dry_run(tree, options.excludes, options.mounts, json_output=json_output)
         return
-    report = _capture(folder, tree, options, level=_level(compress), json_output=json_output)
-    release = _publish(state, folder, name, report)
+    with lease(folder.store):  # until its root is remembered, gc would see no need of it
+        report = _capture(folder, tree, options, compress, json_output=json_output)
+        release = publish_captured(state, name, report.root, report.block, kind="tree")
+    _show_captured(release, report, json_output=json_output)
+
+
+def _folder_for(name: str, state: Path | None) -> "StateFolder":
+    check_name(name)
+    return open_state(state)
+
+
+def _show_captured(release: "Release", report: "CaptureReport", *, json_output: bool) -> None:
     document = _capture_document(release, report)
     print(json.dumps(document) if json_output else _capture_text(release, report))
-
-
-def _check_name(name: str) -> None:
-    from nodectl.errors import InvalidInput
-    from nodectl.ids import checked_name
-
-    try:
-        checked_name(name)
-    except ValueError as exc:
-        raise InvalidInput(str(exc)) from exc
-
-
-def _level(compress: str) -> int:
-    from nodectl.content.frame import LEVEL_BEST, LEVEL_FAST
-    from nodectl.errors import InvalidInput
-
-    levels = {"fast": LEVEL_FAST, "best": LEVEL_BEST}
-    if compress not in levels:
-        raise InvalidInput(f"--compress is fast or best, not {compress!r}")
-    return levels[compress]
 
 
 def _default_excludes(tree: Path, seal: str) -> tuple[str, ...]:
@@ -164,41 +156,23 @@ def _below(tree: Path, path: str) -> str:
 
 
 def _capture(
-    folder: "StateFolder", tree: Path, options: "CaptureOptions", *, level: int, json_output: bool
+    folder: "StateFolder",
+    tree: Path,
+    options: "CaptureOptions",
+    compress: str,
+    *,
+    json_output: bool,
 ) -> "CaptureReport":
     from nodectl.content.capture import STEP, capture_tree
     from nodectl.content.frame import FrameCodec
     from nodectl.events import step
     from nodectl.store.disk import DiskStore
 
-    codec = FrameCodec(folder.membership().content_keys, level=level)
+    codec = FrameCodec(folder.membership().content_keys, level=zstd_level(compress))
     observer = observer_for(json_lines=json_output)
     with DiskStore(folder.store) as store, step(observer, STEP):
         memory = folder.cache / "captures"
         return capture_tree(tree, store, codec, options, observer, memory=memory)
-
-
-def _publish(
-    state: Path | None, folder: "StateFolder", name: str, report: "CaptureReport"
-) -> "Release":
-    from nodectl.content.format import encode_root_block
-    from nodectl.node.state import HeldRoot
-
-    block = encode_root_block(report.block)
-    totals = {"entries": report.block.entries, "plain_bytes": report.block.plain_bytes}
-    record = publish_release(state, name, report.root, block, kind="tree", totals=totals)
-    release = record.signed.release
-    held = HeldRoot(
-        root=report.root,
-        swarm_key=swarm_ticket(state, report.root)[1],
-        name=name,
-        generation=release.generation,
-        root_block=block,
-        complete=True,
-    )
-    folder.hold_root(held)
-    folder.see_generation(name, release.generation)
-    return release
 
 
 def _capture_document(release: "Release", report: "CaptureReport") -> dict[str, Any]:
@@ -268,7 +242,9 @@ def _show_dry_run(
 @image_app.command()
 def restore(
     image: Annotated[str, typer.Argument(help="Name of the image, or NAME@GENERATION.")],
-    target: Annotated[Path, typer.Argument(help="Directory; made if it is absent.")],
+    target: Annotated[
+        Path, typer.Argument(help="Directory, or for a block image a file or device.")
+    ],
     generation: GenerationOption = 0,
     keep_extra: Annotated[
         bool, typer.Option("--keep-extra", help="Leave what the image does not have.")
@@ -277,7 +253,14 @@ def restore(
         bool, typer.Option("--deep", help="Read every file; do not trust size and mtime.")
     ] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Do not ask before a directory in use is changed.")
+        bool, typer.Option("--yes", help="Do not ask before what is there is changed.")
+    ] = False,
+    seed: Annotated[
+        Path | None,
+        typer.Option("--seed", help="Of a block image: an older copy beside a new target file."),
+    ] = None,
+    discard: Annotated[
+        bool, typer.Option("--discard", help="Of a block image: discard its holes on a device.")
     ] = False,
     state: StateOption = None,
     json_output: JsonOption = False,
@@ -288,14 +271,24 @@ def restore(
     (--keep-extra leaves it). Files that the image leaves out are left alone. Frames that this
     machine does not have come from the swarm.
 
+    A block image is brought onto a file or device: blocks that are right are left alone, and what
+    was written is read back. A device that is in use or too small is refused before the first
+    write.
+
     Exit codes: 10 no such target, 12 target full, 18 not confirmed, 20 a frame is missing,
     21 content is not what it should be, 27 something changes the target, 28 no such image,
-    30 swarm stalled, 40-43 realm and controller.
+    30 swarm stalled, 40-43 realm and controller, 51 device in use, 52 device too small, 55 what
+    was read back is wrong.
     """
     from nodectl.content.restore import STEP, RestoreOptions
     from nodectl.events import step
 
-    found = open_image(state, image, generation)
+    held = find_held(state, image, generation)
+    if block.is_block(held):
+        how = block.HowToWrite(seed, discard, yes or json_output)
+        block.restore_to(state, held, target, how, json_output=json_output)
+        return
+    found = stored_image(state, held)
     _ready_target(target, keep_extra=keep_extra, yes=yes or json_output)
     observer = observer_for(json_lines=json_output)
     options = RestoreOptions(keep_extra=keep_extra, deep=deep)
@@ -354,7 +347,9 @@ def _restored_text(target: Path, done: "Restored") -> str:
 @image_app.command()
 def verify(
     image: Annotated[str, typer.Argument(help="Name of the image, or NAME@GENERATION.")],
-    against: Annotated[Path, typer.Option("--against", metavar="DIR", help="Tree to compare.")],
+    against: Annotated[
+        Path, typer.Option("--against", metavar="PATH", help="Tree, file or device to compare.")
+    ],
     generation: GenerationOption = 0,
     state: StateOption = None,
     json_output: JsonOption = False,
@@ -371,9 +366,13 @@ def verify(
     from nodectl.errors import VerifyFailed
     from nodectl.events import step
 
+    held = find_held(state, image, generation)
+    if block.is_block(held):
+        block.verify_against(state, held, against, json_output=json_output)
+        return
     observer = observer_for(json_lines=json_output)
     with step(observer, STEP):
-        report = open_image(state, image, generation).compare(against, observer)
+        report = stored_image(state, held).compare(against, observer)
     differences = [(os.fsdecode(one.path), one.what) for one in report.differences]
     if json_output:
         listed = [{"path": path, "what": what} for path, what in differences]

@@ -23,6 +23,7 @@ from nodectl.cli import (
     realm,
     realm_keys,
     serve,
+    store,
     token,
     version,
 )
@@ -49,7 +50,7 @@ app = typer.Typer(
 )
 
 for module in (
-    demo, realm, realm_keys, token, serve, node, image, publisher, job, clone, disk, audit, version,
+    demo, realm, realm_keys, token, serve, node, image, publisher, job, clone, disk, store, audit, version,
 ):  # fmt: skip
     module.register(app)
 

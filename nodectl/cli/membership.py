@@ -33,6 +33,21 @@ def open_state(given: Path | None) -> "StateFolder":
     return state_folder(given)
 
 
+def size_option(text: str, option: str) -> int:
+    """Return the bytes that the text of an option means.
+
+    Raises:
+        InvalidInput: it is no size.
+    """
+    from nodectl.errors import InvalidInput
+    from nodectl.units import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as exc:
+        raise InvalidInput(f"{option}: {exc}") from exc
+
+
 def ask(given: Path | None, question: "Callable[[ControlClient], Awaitable[T]]") -> T:
     """Ask the controller one thing, as the member whose state folder this is."""
     from nodectl.errors import NodectlError

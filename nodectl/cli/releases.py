@@ -96,7 +96,19 @@ def swarm_ticket(state: Path | None, root: Root) -> tuple[bytes, bytes]:
 
 
 def open_image(state: Path | None, text: str, generation: int = 0) -> "StoredImage":
-    """Return the image that "NAME" or "NAME@GENERATION" means, its release checked.
+    """Return the tree image that "NAME" or "NAME@GENERATION" means; see `find_held`."""
+    return stored_image(state, find_held(state, text, generation))
+
+
+def stored_image(state: Path | None, held: "HeldRoot") -> "StoredImage":
+    """Return the tree image of a root."""
+    from nodectl.node.images import StoredImage
+
+    return StoredImage(open_state(state), held)
+
+
+def find_held(state: Path | None, text: str, generation: int = 0) -> "HeldRoot":
+    """Return the root that "NAME" or "NAME@GENERATION" means, its release checked.
 
     A generation that this machine holds whole is found without the controller. The last one is
     asked of the controller; if that does not answer, the last that is held here is taken.
@@ -108,7 +120,6 @@ def open_image(state: Path | None, text: str, generation: int = 0) -> "StoredIma
     """
     from nodectl.errors import ControllerUnreachable, InvalidInput, UnknownImage
     from nodectl.events import Note
-    from nodectl.node.images import StoredImage
 
     name, _, number = text.partition("@")
     if number and (generation or not number.isdecimal() or int(number) == 0):
@@ -117,16 +128,16 @@ def open_image(state: Path | None, text: str, generation: int = 0) -> "StoredIma
     folder = open_state(state)
     held = {one.generation: one for one in folder.held_roots() if one.name == name and one.complete}
     if wanted in held:
-        return StoredImage(folder, held[wanted])
+        return held[wanted]
     try:
-        return StoredImage(folder, _published(state, folder, name, wanted))
+        return _published(state, folder, name, wanted)
     except ControllerUnreachable:
         if wanted or not held:
             raise
         newest = held[max(held)]
         note = f"the controller does not answer; {name} is generation {newest.generation} here"
         observer_for(json_lines=False).on(Note(text=note))
-        return StoredImage(folder, newest)
+        return newest
     except UnknownImage as exc:
         raise UnknownImage(str(exc), hint="nodectl image list shows all") from exc
 

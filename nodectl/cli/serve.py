@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nodectl.cli.membership import JsonOption, StateOption, open_state
+from nodectl.cli.membership import JsonOption, StateOption, open_state, size_option
 
 if TYPE_CHECKING:
     from nodectl.listen import Address
@@ -25,6 +25,7 @@ class _Wanted:
     controller: bool
     listen: "Address"
     peer_listen: "Address"
+    scrub_rate: int  # bytes/s, 0: no scrub
     host: str  # under which others reach this machine, empty: find out
     json_output: bool
 
@@ -53,10 +54,18 @@ def serve(
             "--advertise", metavar="HOST", help="Name or address of this machine for others."
         ),
     ] = "",
+    scrub_rate: Annotated[
+        str, typer.Option("--scrub-rate", help="Bytes a second read to check the store.")
+    ] = "20M",
+    no_scrub: Annotated[
+        bool, typer.Option("--no-scrub", help="Do not check the store in the background.")
+    ] = False,
     state: StateOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Serve images to other nodes and do the jobs for this one, until SIGTERM or Ctrl-C.
+
+    Beside that it reads the whole store back once a week; nodectl store status shows the result.
 
     Port 0 takes a free one. When everything listens it prints where; with --json that is one line
     {"ready": true, "control_url": ..., "peer_url": ...}.
@@ -72,6 +81,7 @@ def serve(
         controller=controller,
         listen=parse_address(chosen, default_port=CONTROL_PORT),
         peer_listen=parse_address(peer_listen, default_port=PEER_PORT),
+        scrub_rate=0 if no_scrub else size_option(scrub_rate, "--scrub-rate"),
         host=_host_of(advertise),
         json_output=json_output,
     )
@@ -91,6 +101,7 @@ async def _serve(state: "StateFolder", wanted: _Wanted) -> None:
     from nodectl.listen import own_address
     from nodectl.node.agent import Agent
     from nodectl.node.client import ControlClient
+    from nodectl.node.storelife import scrub_forever
     from nodectl.node.swarming import NodeSwarm, listening_swarm
     from nodectl.store.disk import DiskStore
 
@@ -115,7 +126,10 @@ async def _serve(state: "StateFolder", wanted: _Wanted) -> None:
             )
         )
         agent = Agent(state, client, swarm, peer_url=swarm.url, restore_argv=restore_argv)
-        await stack.enter_async_context(background(agent.run()))
+        works = [agent.run()]
+        if wanted.scrub_rate:
+            works.append(scrub_forever(state.store, wanted.scrub_rate))
+        await stack.enter_async_context(background(*works))
         _print_ready(state.membership(), swarm.url, wanted)
         await stop.wait()
 

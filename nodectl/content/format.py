@@ -2,7 +2,8 @@
 
 Root block (little-endian):
 
-    magic b"NCRT" | version u8 = 1 | kind u8 (1 tree) | profile u16 = 1 | realm tag 16
+    magic b"NCRT" | version u8 = 1 | kind u8 (1 tree, 2 block image) | profile u16 = kind
+    | realm tag 16
     | entries u64 | plain bytes u64 | sealed bytes u64 | part count u32
     | parts: chunk_id 32, frame_id 32, plain_len u32, sealed_len u32 each
 
@@ -28,6 +29,7 @@ from typing import Any, TypeVar
 
 from nodectl.content.frame import CHUNK_MAX, FRAME_MAX, FrameRef
 from nodectl.content.manifest import (
+    KIND_BLOCK,
     KIND_TREE,
     PARTS_MAX,
     Entry,
@@ -40,7 +42,7 @@ from nodectl.errors import ContentInvalid
 from nodectl.ids import ID_BYTES, ChunkId, FrameId
 
 ROOT_VERSION = 1
-PROFILE = 1
+_PROFILES = {KIND_TREE: 1, KIND_BLOCK: 2}  # of each kind there is one so far
 HEAD_VERSION = 1
 
 _ROOT = struct.Struct("<4sBBH16sQQQI")
@@ -60,7 +62,7 @@ def encode_root_block(block: RootBlock) -> bytes:
         _ROOT_MAGIC,
         ROOT_VERSION,
         block.kind,
-        PROFILE,
+        _PROFILES[block.kind],
         block.realm_tag,
         block.entries,
         block.plain_bytes,
@@ -81,7 +83,7 @@ def decode_root_block(data: bytes) -> RootBlock:
     magic, version, kind, profile, tag, entries, plain, sealed, count = _ROOT.unpack_from(data)
     if magic != _ROOT_MAGIC:
         raise ContentInvalid("this is no root block")
-    if (version, profile, kind) != (ROOT_VERSION, PROFILE, KIND_TREE):
+    if version != ROOT_VERSION or _PROFILES.get(kind) != profile:
         raise ContentInvalid(
             f"root block of version {version}, profile {profile}, kind {kind}: "
             "a newer nodectl is needed"

@@ -27,6 +27,7 @@ from nodectl.content.frame import CHUNK_MAX, FrameRef
 from nodectl.errors import ContentInvalid
 
 KIND_TREE = 1
+KIND_BLOCK = 2  # see block_format.py
 
 PARTS_MAX = 1 << 16
 PATH_MAX = 1 << 15  # bytes; the kernel stops at 4096 for one call, a tree may be deeper

@@ -171,6 +171,22 @@ def stored(frame: Frame) -> StoredFrame:
     return StoredFrame(ref.frame_id, ref.chunk_id, ref.plain_len, frame.sealed)
 
 
+def read_root_block(root: Root, store: Store, codec: FrameCodec) -> RootBlock:
+    """Read a root block, of whatever kind, and check it.
+
+    Raises:
+        FrameMissing: it is not in the store.
+        ContentInvalid: it is damaged, of an unknown version, or of another realm.
+    """
+    data = store.get(FrameId(root))
+    if blake3(data).digest() != root:
+        raise ContentInvalid(f"the root block {root.hex()} in the store is damaged")
+    block = decode_root_block(data)
+    if block.realm_tag != codec.realm_tag():
+        raise ContentInvalid(f"the manifest {root.hex()} is of another realm")
+    return block
+
+
 class TreeManifest:
     """One manifest, read from a store that holds its root block and its parts."""
 
@@ -189,12 +205,9 @@ class TreeManifest:
             FrameMissing: it is not in the store.
             ContentInvalid: it is damaged, of an unknown version, or of another realm.
         """
-        data = store.get(FrameId(root))
-        if blake3(data).digest() != root:
-            raise ContentInvalid(f"the root block {root.hex()} in the store is damaged")
-        block = decode_root_block(data)
-        if block.realm_tag != codec.realm_tag():
-            raise ContentInvalid(f"the manifest {root.hex()} is of another realm")
+        block = read_root_block(root, store, codec)
+        if block.kind != KIND_TREE:
+            raise ContentInvalid("this is a block image, and no tree")
         return cls(root, block, store, codec)
 
     @property
@@ -238,7 +251,11 @@ class TreeManifest:
 
     def span_table(self) -> SpanTable:
         """Return the spans of all the frames that its files need."""
-        return SpanTable(FrameRow(ref for entry in self.entries() for ref in entry.chunks))
+        return SpanTable(FrameRow(self.payload()))
+
+    def payload(self) -> Iterator[FrameRef]:
+        """Yield the frames of all its files, one as often as it is used."""
+        return (ref for entry in self.entries() for ref in entry.chunks)
 
     def meta_table(self) -> SpanTable:
         """Return the spans of its own parts."""

@@ -32,6 +32,7 @@ from nodectl.node.renew import renew
 from nodectl.node.report import Pace, Reporter
 from nodectl.node.restore import RestoreArgv, run_restore
 from nodectl.node.state import HeldRoot, Membership, StateFolder
+from nodectl.store.lease import lease
 from nodectl.trust.order import Order, verify_order
 from nodectl.trust.publisher import trusted_keys
 from nodectl.trust.release import Release, verify_release
@@ -167,7 +168,8 @@ class Agent:
         if assigned.work.task is Task.SEED:
             return await self._seed(assigned.job, observer)
         async with self._turn:
-            return await self._fetch_or_restore(assigned, observer)
+            with lease(self._state.store):
+                return await self._fetch_or_restore(assigned, observer)
 
     def _check_order(self, assigned: Assigned) -> None:
         """Refuse work that the controller of this realm did not order of this node, in time.

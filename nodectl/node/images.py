@@ -23,6 +23,7 @@ from nodectl.node.state import HeldRoot, Membership, StateFolder
 from nodectl.node.streaming import StreamOptions, StreamResult, restore_from_swarm
 from nodectl.store.chain import ChainStore
 from nodectl.store.disk import DiskStore
+from nodectl.store.lease import lease
 from nodectl.store.memory import MemoryStore
 from nodectl.store.model import NO_CHUNK, Store, StoredFrame
 
@@ -100,10 +101,15 @@ class StoredImage:
         """
         own = beneath(target, self._state.folder)
         options = replace(options, protected=options.protected + own)
+        with lease(self._state.store):
+            return self._restore_into(target, options, observer, store or self._state.store)
+
+    def _restore_into(
+        self, target: Path, options: RestoreOptions, observer: Observer, kept: Path
+    ) -> Restored:
         if self.is_here():
             report = restore_tree(self._manifest, target, self._open_local, options, observer)
             return Restored(report=report, streamed=None)
-        kept = store or self._state.store
         stream = StreamOptions(restore=options, store=kept, local=self._state.store)
         report, streamed = restore_from_swarm(
             self._membership, self._held, target, stream, observer

@@ -18,7 +18,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -208,18 +208,35 @@ class StateFolder:
         )
 
     def hold_root(self, held: HeldRoot) -> None:
-        """Remember a root, so that it is served again after a restart."""
-        roots = self._read(self._roots)
-        roots[held.root.hex()] = {
-            "swarm_key": held.swarm_key.hex(),
-            "name": held.name,
-            "generation": held.generation,
-            "root_block": held.root_block.hex(),
-            "complete": held.complete,
-        }
-        for root in _outdated(roots, held):
-            del roots[root]
-        write_private(self._roots, _json_bytes(roots))
+        """Remember a root, so that it is served again after a restart, and never collected."""
+        with self._changing_roots() as roots:
+            roots[held.root.hex()] = {
+                "swarm_key": held.swarm_key.hex(),
+                "name": held.name,
+                "generation": held.generation,
+                "root_block": held.root_block.hex(),
+                "complete": held.complete,
+            }
+            for root in _outdated(roots, held):
+                del roots[root]
+
+    def let_go(self, dropped: Iterable[Root]) -> None:
+        """Forget roots: they are not served after a restart, and gc may collect their frames."""
+        with self._changing_roots() as roots:
+            for root in dropped:
+                roots.pop(root.hex(), None)
+
+    @contextlib.contextmanager
+    def _changing_roots(self) -> Iterator[dict[str, Any]]:
+        """Yield the roots and write them back; `serve` and commands take turns."""
+        lock = os.open(self.folder / "roots.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            roots = self._read(self._roots)
+            yield roots
+            write_private(self._roots, _json_bytes(roots))
+        finally:
+            os.close(lock)
 
     def rekey_root(self, root: Root, key: bytes) -> None:
         """Remember another swarm key for a root that is held."""

@@ -14,8 +14,8 @@ from typing import Any
 from aiohttp import web
 
 from nodectl.content.frame import FrameCodec
+from nodectl.content.opening import Manifest, open_manifest
 from nodectl.content.spans import SpanTable
-from nodectl.content.tree import TreeManifest
 from nodectl.errors import NodectlError
 from nodectl.events import Observer
 from nodectl.ids import FrameId, Root
@@ -39,7 +39,7 @@ class _Root:
 
     held: HeldRoot
     keys: SwarmKeys
-    manifest: TreeManifest
+    manifest: Manifest
     peers: dict[str, PeerInfo] = field(default_factory=dict)  # as the tracker named them
     meta: Share | None = None
     data: Share | None = None
@@ -178,11 +178,11 @@ class NodeSwarm:
         if known is not None:
             return known
 
-        def keep_block() -> TreeManifest:
+        def keep_block() -> Manifest:
             block = held.root_block
             frame = StoredFrame(FrameId(held.root), NO_CHUNK, len(block), block)
             self._store.put_many([frame])
-            return TreeManifest.open(held.root, self._store, self._codec)
+            return open_manifest(held.root, self._store, self._codec)
 
         manifest = await asyncio.to_thread(keep_block)
         return self._roots.setdefault(held.root, _Root(held, SwarmKeys(held.swarm_key), manifest))

@@ -2,6 +2,9 @@
 
     FOLDER/packs/*.pack      the frames (see packs.py): the truth
     FOLDER/index.sqlite      where each frame stands (see index.py): derived
+    FOLDER/leases/           who is at work (see lease.py)
+    FOLDER/gc.json           what the last gc did (see gc.py)
+    FOLDER/scrub.json        how far scrub has come, and what it found (see scrub.py)
 
 Several processes may use one store at the same time: each writes packs of its own, and the index
 takes their rows one transaction after the other.
@@ -14,6 +17,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Self
 
@@ -22,11 +26,22 @@ from nodectl.fsio import make_private_folder
 from nodectl.ids import ChunkId, FrameId
 from nodectl.store.index import Index, is_full
 from nodectl.store.model import StoredFrame, StoreStatistics
-from nodectl.store.packs import SUFFIX, PackedFrame, PackWriter, is_pack, read_runs, scan
+from nodectl.store.packs import (
+    SUFFIX,
+    PackedFrame,
+    PackFile,
+    PackWriter,
+    find_copies,
+    is_pack,
+    read_runs,
+    scan,
+)
 
 log = logging.getLogger(__name__)
 
 _SCAN_BATCH = 10_000  # rows given to the index at once
+_FILES_MAX = 256  # packs kept open for reading
+_FIND_TRIES = 3  # gc moves frames: who meets a pack that has just gone looks again
 
 
 class DiskStore:
@@ -47,8 +62,8 @@ class DiskStore:
             make_private_folder(self.packs)
         except OSError as exc:
             raise StoreInvalid(f"cannot use {folder} as a store: {exc.strerror}") from exc
-        self._fds: dict[str, int] = {}
-        self._fds_lock = threading.Lock()
+        self._files: dict[str, PackFile] = {}
+        self._files_lock = threading.Lock()
         self._writer = PackWriter(self.packs)
         self._writer_lock = threading.Lock()
         self.index = self._open_index()
@@ -65,10 +80,8 @@ class DiskStore:
         """Close all files; what was acknowledged is durable already."""
         with self._writer_lock:
             self._writer.close()
-        with self._fds_lock:
-            for fd in self._fds.values():
-                os.close(fd)
-            self._fds.clear()
+        with self._files_lock:
+            self._files.clear()
         self.index.close()
 
     def missing(self, frame_ids: Iterable[FrameId]) -> list[FrameId]:
@@ -85,12 +98,23 @@ class DiskStore:
 
     def get_many(self, frame_ids: Sequence[FrameId]) -> Iterator[bytes]:
         """Yield the sealed bytes of frames in the order asked; neighbours are read together."""
+        for attempt in range(_FIND_TRIES):
+            places = self._places(frame_ids)
+            try:
+                files = {place.pack: self._file(place.pack) for place in places}
+            except FileNotFoundError as exc:
+                if attempt + 1 == _FIND_TRIES:
+                    raise FrameMissing(f"a pack of the store {self.folder} is gone") from exc
+                continue
+            return read_runs(files, places)
+        raise AssertionError("the last try returns or raises")
+
+    def _places(self, frame_ids: Sequence[FrameId]) -> list[PackedFrame]:
         found = self.index.find_many(frame_ids)
         for frame_id in frame_ids:
             if frame_id not in found:
                 raise FrameMissing(f"frame {frame_id.hex()} is not in the store {self.folder}")
-        places = [found[frame_id] for frame_id in frame_ids]
-        return read_runs({place.pack: self._fd(place.pack) for place in places}, places)
+        return [found[frame_id] for frame_id in frame_ids]
 
     def put_many(self, frames: Sequence[StoredFrame]) -> None:
         """Store frames; when it returns they survive kill -9 and power loss."""
@@ -124,15 +148,21 @@ class DiskStore:
             hint="free space there and start again: what is stored is whole and is not sent twice",
         )
 
-    def _fd(self, pack: str) -> int:
-        with self._fds_lock:
-            if pack not in self._fds:
-                path = self.packs / f"{pack}{SUFFIX}"
-                try:
-                    self._fds[pack] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                except FileNotFoundError as exc:
-                    raise FrameMissing(f"the pack {path} is gone") from exc
-            return self._fds[pack]
+    def let_go(self) -> None:
+        """Close the packs that gc has deleted, so that their space becomes free."""
+        with self._files_lock:
+            for pack in [pack for pack, file in self._files.items() if file.is_gone()]:
+                del self._files[pack]
+
+    def _file(self, pack: str) -> PackFile:
+        with self._files_lock:
+            file = self._files.get(pack)
+            if file is None:
+                file = PackFile(self.packs / f"{pack}{SUFFIX}")
+                if len(self._files) >= _FILES_MAX:
+                    del self._files[next(iter(self._files))]
+                self._files[pack] = file
+            return file
 
     def _open_index(self) -> Index:
         path = self.folder / "index.sqlite"
@@ -152,38 +182,77 @@ class DiskStore:
     def _catch_up(self) -> None:
         """Index what packs hold beyond the index, and forget packs that are gone."""
         indexed = self.index.indexed()
-        for path in sorted(self.packs.glob(f"*{SUFFIX}")):
-            known, size = indexed.pop(path.stem, 0), path.stat().st_size
+        paths = sorted(self.packs.glob(f"*{SUFFIX}"))
+        # First: a frame that gc had copied out of a pack is taken in from its copy only when the
+        # index does not hold it in the old place any more.
+        lost: set[FrameId] = set()
+        for pack in indexed.keys() - {path.stem for path in paths}:
+            lost |= self.index.forget_pack(pack)
+        for path in paths:
+            known, size = indexed.get(path.stem, 0), _size_of(path)
             if size < known:
                 log.warning("%s is shorter than it was: indexed again", path)
-                self.index.forget_pack(path.stem)
+                lost |= self.index.forget_pack(path.stem)
                 known = 0
             if size != known:
                 self._take_in(path, known)
-        for pack in indexed:
-            self.index.forget_pack(pack)
+        self.find_again(lost)
+
+    def find_again(self, frame_ids: AbstractSet[FrameId]) -> None:
+        """Look in the packs for copies, which the index does not know, of frames that are lost."""
+        wanted = set(self.missing(frame_ids))
+        if not wanted:
+            return
+        for path in sorted(self.packs.glob(f"*{SUFFIX}")):
+            try:
+                file = PackFile(path)
+                # Locked for a moment, so that gc does not delete it meanwhile.
+                fcntl.flock(file.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except (FileNotFoundError, BlockingIOError):
+                continue
+            if not file.is_gone():
+                self.index.add(find_copies(file.fd, path.stem, wanted), advance=False)
 
     def _take_in(self, path: Path, known: int) -> None:
         """Index the tail of one pack; cut off what a crash tore, unless a writer lives."""
-        with path.open("r+b") as file:
+        try:
+            file = path.open("r+b")
+        except FileNotFoundError:
+            return  # gc was quicker
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                return  # its writer lives and tells the index itself
-            end = known
-            batch: list[PackedFrame] = []
-            for frame in scan(file.fileno(), path.stem, known):
-                batch.append(frame)
-                end = frame.offset + frame.sealed_len
-                if len(batch) >= _SCAN_BATCH:
-                    self.index.add(batch)
-                    batch.clear()
-            if batch:
-                self.index.add(batch)
+                return  # its writer lives and tells the index itself, or gc is about to delete it
+            if not os.fstat(file.fileno()).st_nlink:
+                return
+            end = max(known, self._index_tail(file.fileno(), path.stem, known))
             if end == 0 and is_pack(file.fileno()):
                 path.unlink()  # not one whole record: nothing in it was acknowledged
             elif end == 0:
                 log.warning("%s is no pack of this version: left as it is", path)
             elif end < path.stat().st_size:
                 log.warning("%s: the last write was torn; cut at %d bytes", path, end)
-                file.truncate(end)
+                os.ftruncate(file.fileno(), end)
+
+    def _index_tail(self, fd: int, pack: str, known: int) -> int:
+        """Index the records behind `known`; return where the last of them ends, 0 for none."""
+        os.fdatasync(fd)  # what the index names is durable; the writer may have died before that
+        end = 0
+        batch: list[PackedFrame] = []
+        for frame in scan(fd, pack, known):
+            batch.append(frame)
+            end = frame.offset + frame.sealed_len
+            if len(batch) >= _SCAN_BATCH:
+                self.index.add(batch)
+                batch.clear()
+        if batch:
+            self.index.add(batch)
+        return end
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # gc was quicker
+        return 0

@@ -2,6 +2,10 @@
 
 Rows of frames and, in the same transaction, how far each pack is indexed. The packs are the truth:
 opening a store compares sizes and scans what the index does not know.
+
+A frame that gc wants to delete is *condemned* first: its row moves into a table of its own. It is
+still here for whoever asks, but asking moves the row back: who relies on a frame saves it. What
+that protects against is told in gc.py.
 """
 
 import contextlib
@@ -14,19 +18,34 @@ from pathlib import Path
 from typing import Any
 
 from nodectl.ids import ChunkId, FrameId
-from nodectl.store.packs import PackedFrame
+from nodectl.store.packs import RECORD, PackedFrame
 
-_SCHEMA_VERSION = 1
-_SCHEMA = """
+# One step for each version: an index of an older one is brought up, not made again.
+_SCHEMAS = (
+    """
 CREATE TABLE frames (
     frame_id BLOB PRIMARY KEY, chunk_id BLOB NOT NULL, pack TEXT NOT NULL,
     offset INTEGER NOT NULL, sealed_len INTEGER NOT NULL, plain_len INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX frames_by_chunk ON frames (chunk_id);
 CREATE TABLE packs (pack TEXT PRIMARY KEY, indexed INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE removals (count INTEGER NOT NULL);
+""",
+    """
+CREATE TABLE IF NOT EXISTS removals (count INTEGER NOT NULL);
 INSERT INTO removals VALUES (abs(random() / 2));
-"""
+""",
+    """
+CREATE INDEX frames_by_pack ON frames (pack);
+CREATE TABLE condemned (
+    frame_id BLOB PRIMARY KEY, chunk_id BLOB NOT NULL, pack TEXT NOT NULL,
+    offset INTEGER NOT NULL, sealed_len INTEGER NOT NULL, plain_len INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX condemned_by_chunk ON condemned (chunk_id);
+CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+""",
+)
+# At random, not counted: a power cut may set the index back, and no number may come twice.
+_REMOVED = "UPDATE removals SET count = abs(random() / 2)"
 _BUSY_TIMEOUT_S = 60.0
 _PARAMETERS = 500  # of one query; SQLite takes 32,766, more than a few hundred gain nothing
 _COLUMNS = "frame_id, chunk_id, pack, offset, sealed_len, plain_len"
@@ -87,17 +106,18 @@ class Index:
 
     def _prepare(self) -> None:
         self._connection().execute("PRAGMA journal_mode = WAL")
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version not in (0, _SCHEMA_VERSION):
+            if version > len(_SCHEMAS):
                 raise sqlite3.DatabaseError(f"index version {version} is not known")
-            if version == 0:
-                for statement in _SCHEMA.split(";"):
+            for schema in _SCHEMAS[version:]:
+                for statement in schema.split(";"):
                     connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            if version < len(_SCHEMAS):
+                connection.execute(f"PRAGMA user_version = {len(_SCHEMAS)}")
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
         """Write under the lock from the first statement on: all of it counts, or nothing."""
         connection = self._connection()
         connection.execute("BEGIN IMMEDIATE")
@@ -117,13 +137,13 @@ class Index:
             self._connections.clear()
         self._local = threading.local()
 
-    def add(self, frames: Iterable[PackedFrame]) -> None:
-        """Add rows (one that is there is kept) and how far their packs are indexed."""
+    def add(self, frames: Iterable[PackedFrame], *, advance: bool = True) -> None:
+        """Add rows (one that is there is kept) and, to `advance`, how far packs are indexed."""
         rows = list(frames)
         ends: dict[str, int] = {}
-        for row in rows:
+        for row in rows if advance else ():
             ends[row.pack] = max(ends.get(row.pack, 0), row.offset + row.sealed_len)
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.executemany(
                 f"INSERT OR IGNORE INTO frames ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", rows
             )
@@ -133,47 +153,176 @@ class Index:
                 ends.items(),
             )
 
+    def find(self, frame_id: FrameId) -> PackedFrame | None:
+        """Return where a frame stands; a condemned one is saved by asking for it."""
+        return self._find("frame_id", frame_id)
+
     def find_many(self, frame_ids: Sequence[FrameId]) -> dict[FrameId, PackedFrame]:
         """Return where those of `frame_ids` stand that are here; one query for many of them."""
-        found = (PackedFrame._make(row) for row in self._select(_COLUMNS, frame_ids))
-        return {frame.frame_id: frame for frame in found}
+        found = (PackedFrame._make(row) for row in self._select(_COLUMNS, "frames", frame_ids))
+        places = {frame.frame_id: frame for frame in found}
+        saved = self._saved([one for one in frame_ids if one not in places])
+        rows = self._select(_COLUMNS, "frames", saved)
+        return places | {row[0]: PackedFrame._make(row) for row in rows}
 
     def absent(self, frame_ids: Sequence[FrameId]) -> list[FrameId]:
         """Return those of `frame_ids` that are not here, in their order."""
-        present = {frame_id for (frame_id,) in self._select("frame_id", frame_ids)}
-        return [frame_id for frame_id in frame_ids if frame_id not in present]
+        present = {frame_id for (frame_id,) in self._select("frame_id", "frames", frame_ids)}
+        absent = [frame_id for frame_id in frame_ids if frame_id not in present]
+        saved = set(self._saved(absent))
+        return [frame_id for frame_id in absent if frame_id not in saved]
 
-    def _select(self, columns: str, frame_ids: Sequence[FrameId]) -> Iterator[tuple[Any, ...]]:
+    def _saved(self, frame_ids: Sequence[FrameId]) -> list[FrameId]:
+        """Save those of `frame_ids` that are condemned, and return those that are here now."""
+        found = [frame_id for (frame_id,) in self._select("frame_id", "condemned", frame_ids)]
+        if not found:
+            return []
+        self.save(found)
+        return [frame_id for (frame_id,) in self._select("frame_id", "frames", found)]
+
+    def _select(
+        self, columns: str, table: str, frame_ids: Sequence[FrameId]
+    ) -> Iterator[tuple[Any, ...]]:
         execute = self._connection().execute
         for first in range(0, len(frame_ids), _PARAMETERS):
             batch = frame_ids[first : first + _PARAMETERS]
             marks = ",".join("?" * len(batch))
-            yield from execute(f"SELECT {columns} FROM frames WHERE frame_id IN ({marks})", batch)
+            yield from execute(f"SELECT {columns} FROM {table} WHERE frame_id IN ({marks})", batch)
 
     def find_chunk(self, chunk_id: ChunkId) -> PackedFrame | None:
         """Return where some frame of a chunk stands (there may be more than one level of zstd)."""
-        row = (
-            self._connection()
-            .execute(f"SELECT {_COLUMNS} FROM frames WHERE chunk_id = ? LIMIT 1", (chunk_id,))
-            .fetchone()
-        )
+        return self._find("chunk_id", chunk_id)
+
+    def _find(self, column: str, value: bytes) -> PackedFrame | None:
+        connection = self._connection()
+        query = f"SELECT {_COLUMNS} FROM {{}} WHERE {column} = ? LIMIT 1"
+        row = connection.execute(query.format("frames"), (value,)).fetchone()
+        if row is not None:
+            return PackedFrame(*row)
+        row = connection.execute(query.format("condemned"), (value,)).fetchone()
+        if row is None:
+            return None
+        self.save([row[0]])
+        row = connection.execute(query.format("frames"), (value,)).fetchone()
         return None if row is None else PackedFrame(*row)
+
+    def save(self, frame_ids: Iterable[FrameId]) -> None:
+        """Take condemned frames back; those that are deleted already stay so."""
+        ids = [(frame_id,) for frame_id in frame_ids]
+        with self.transaction() as connection:
+            connection.executemany(
+                "INSERT OR IGNORE INTO frames SELECT * FROM condemned WHERE frame_id = ?", ids
+            )
+            connection.executemany("DELETE FROM condemned WHERE frame_id = ?", ids)
+
+    def condemn(self, frames: Iterable[PackedFrame]) -> None:
+        """Move the rows of frames that nothing seems to need to the condemned."""
+        keys = [(frame.frame_id, frame.pack) for frame in frames]
+        with self.transaction() as connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO condemned"
+                " SELECT * FROM frames WHERE frame_id = ? AND pack = ?",
+                keys,
+            )
+            connection.executemany("DELETE FROM frames WHERE frame_id = ? AND pack = ?", keys)
+            connection.execute("DELETE FROM notes WHERE name = 'waits'")
+            connection.execute(_REMOVED)
+
+    def drop(self, frames: Iterable[PackedFrame]) -> None:
+        """Remove the rows of frames whose bytes are lost: from now on they are missing."""
+        keys = [(frame.frame_id, frame.pack) for frame in frames]
+        with self.transaction() as connection:
+            for table in ("frames", "condemned"):
+                connection.executemany(f"DELETE FROM {table} WHERE frame_id = ? AND pack = ?", keys)
+            connection.execute(_REMOVED)
+
+    def move_pack(
+        self, pack: str, to: Iterable[PackedFrame], lost: Iterable[PackedFrame] = ()
+    ) -> bool:
+        """Let the rows of `pack` point to the copies `to`; forget the pack and all else in it.
+
+        Returns False, and changes nothing, when the pack has got rows beside `to` and `lost`.
+        """
+        copies = {frame.frame_id: frame for frame in to}
+        known = copies.keys() | {frame.frame_id for frame in lost}
+        ends: dict[str, int] = {}
+        for copy in copies.values():
+            ends[copy.pack] = max(ends.get(copy.pack, 0), copy.offset + copy.sealed_len)
+        with self.transaction() as connection:
+            rows = connection.execute("SELECT frame_id FROM frames WHERE pack = ?", (pack,))
+            here = {row[0] for row in rows}
+            if not here <= known:
+                return False
+            for table in ("frames", "condemned", "packs"):
+                connection.execute(f"DELETE FROM {table} WHERE pack = ?", (pack,))
+            connection.executemany(
+                f"INSERT OR IGNORE INTO frames ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",
+                [copy for frame_id, copy in copies.items() if frame_id in here],
+            )
+            connection.executemany("INSERT OR REPLACE INTO packs VALUES (?, ?)", ends.items())
+            connection.execute(_REMOVED)
+        return True
+
+    @contextlib.contextmanager
+    def marking(self) -> Iterator["Marking"]:
+        """Yield an empty set of frames to compare the rows with."""
+        connection = self._connection()
+        try:
+            yield Marking(connection)
+        finally:
+            connection.execute("DROP TABLE temp.marked")
+
+    def rows_of(self, pack: str) -> list[PackedFrame]:
+        """Return the rows of one pack in the order of its file, without the condemned."""
+        rows = self._connection().execute(
+            f"SELECT {_COLUMNS} FROM frames WHERE pack = ? ORDER BY offset", (pack,)
+        )
+        return [PackedFrame(*row) for row in rows]
+
+    def condemned(self) -> list[PackedFrame]:
+        """Return the rows of the condemned frames."""
+        rows = self._connection().execute(f"SELECT {_COLUMNS} FROM condemned")
+        return [PackedFrame(*row) for row in rows]
+
+    def note(self, name: str) -> str | None:
+        """Return a note that gc left for the next run."""
+        query = "SELECT value FROM notes WHERE name = ?"
+        row = self._connection().execute(query, (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def write_note(self, name: str, value: str) -> None:
+        """Leave a note; it is lost when the index is made again."""
+        with self.transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, value))
 
     def indexed(self) -> dict[str, int]:
         """Return how far (bytes) each pack is indexed."""
         return dict(self._connection().execute("SELECT pack, indexed FROM packs"))
 
-    def forget_pack(self, pack: str) -> None:
-        """Remove a pack that is gone, with its rows."""
-        with self._transaction() as connection:
-            connection.execute("DELETE FROM frames WHERE pack = ?", (pack,))
-            connection.execute("DELETE FROM packs WHERE pack = ?", (pack,))
-            connection.execute("UPDATE removals SET count = count + 1")
-
     def removals(self) -> int:
         """Return a number that changes whenever frames are taken out, or the index is made anew."""
         (count,) = self._connection().execute("SELECT count FROM removals").fetchone()
         return int(count)
+
+    def packs_of_rows(self) -> set[str]:
+        """Return the packs that rows name."""
+        return {row[0] for row in self._connection().execute("SELECT DISTINCT pack FROM frames")}
+
+    def indexed_of(self, pack: str) -> int:
+        """Return how far (bytes) one pack is indexed."""
+        query = "SELECT indexed FROM packs WHERE pack = ?"
+        row = self._connection().execute(query, (pack,)).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def forget_pack(self, pack: str) -> set[FrameId]:
+        """Remove a pack that is gone, with its rows; return the frames that it had."""
+        with self.transaction() as connection:
+            rows = connection.execute("SELECT frame_id FROM frames WHERE pack = ?", (pack,))
+            lost = {FrameId(row[0]) for row in rows}
+            for table in ("frames", "condemned", "packs"):
+                connection.execute(f"DELETE FROM {table} WHERE pack = ?", (pack,))
+            connection.execute(_REMOVED)
+        return lost
 
     def totals(self) -> tuple[int, int]:
         """Return the number of frames and their sealed bytes."""
@@ -188,3 +337,45 @@ class Index:
         """Yield all rows, by FrameId."""
         cursor = self._connection().execute(f"SELECT {_COLUMNS} FROM frames ORDER BY frame_id")
         return (PackedFrame(*row) for row in cursor)
+
+
+class Marking:
+    """A set of frames, kept in a temporary table: a large store's would not fit in memory."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """Begin an empty set; see `Index.marking`."""
+        self._connection = connection
+        connection.execute("CREATE TEMP TABLE marked (frame_id BLOB PRIMARY KEY) WITHOUT ROWID")
+
+    def mark(self, frame_ids: Iterable[FrameId]) -> None:
+        """Add frames, known here or not."""
+        self._connection.execute("BEGIN")
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO marked VALUES (?)", [(one,) for one in frame_ids]
+        )
+        self._connection.execute("COMMIT")
+
+    def count(self) -> int:
+        """Return how many frames of the set are here."""
+        query = "SELECT count(*) FROM frames WHERE frame_id IN marked"
+        return int(self._connection.execute(query).fetchone()[0])
+
+    def needed(self) -> dict[str, int]:
+        """Return for each pack the bytes of the records that are in the set."""
+        rows = self._connection.execute(
+            f"SELECT pack, sum(sealed_len + {RECORD.size}) FROM frames"
+            " WHERE frame_id IN marked GROUP BY pack"
+        )
+        return dict(rows)
+
+    def dead(self, pack: str) -> list[PackedFrame]:
+        """Return the rows of a pack that are not in the set."""
+        rows = self._connection.execute(
+            f"SELECT {_COLUMNS} FROM frames WHERE pack = ? AND frame_id NOT IN marked", (pack,)
+        )
+        return [PackedFrame(*row) for row in rows]
+
+    def marked_of_condemned(self) -> list[FrameId]:
+        """Return the condemned frames that are in the set."""
+        rows = self._connection.execute("SELECT frame_id FROM condemned WHERE frame_id IN marked")
+        return [FrameId(row[0]) for row in rows]

@@ -7,8 +7,8 @@ r"""Packs: append-only files of frames, each record telling its own name, so no 
 A pack is written by one process alone, which holds an exclusive flock on it while it may still
 grow. A reader that finds bytes behind the last record that the index knows scans them: whole
 records with the right FrameId count, and what follows the last of them (the write that a crash
-tore) is cut off as soon as nobody holds the lock. A damaged record is passed over: it does not take
-those behind it with it.
+tore) is cut off as soon as nobody holds the lock. Damage between two records costs nothing but what
+it hit.
 """
 
 import contextlib
@@ -17,7 +17,8 @@ import fcntl
 import os
 import secrets
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -32,10 +33,11 @@ from nodectl.units import MIB
 PACK_MAX = 64 * MIB  # bytes; a pack is closed by the record that brings it there
 PACK_HEADER = b"NCPACK\0\1"
 SUFFIX = ".pack"
-_RECORD = struct.Struct("<4sII32s32s")
+RECORD = struct.Struct("<4sII32s32s")
 _RECORD_MAGIC = b"NCFR"
 # Frames are at most 1 MiB and a little; root blocks of huge manifests are a few MiB.
 RECORD_MAX = 64 * MIB
+_SCAN_WINDOW = MIB
 _WRITE_BATCH = 4 * MIB  # bytes gathered before a write call
 
 
@@ -78,10 +80,10 @@ class PackWriter:
         if self._fd < 0:
             self._begin()
         sealed = frame.sealed
-        header = _RECORD.pack(
+        header = RECORD.pack(
             _RECORD_MAGIC, len(sealed), frame.plain_len, frame.frame_id, frame.chunk_id
         )
-        offset = self._size + _RECORD.size
+        offset = self._size + RECORD.size
         self._pending += (header, sealed)
         self._size = offset + len(sealed)
         self._pending_bytes += len(header) + len(sealed)
@@ -115,23 +117,35 @@ class PackWriter:
         self._fd = -1
 
     def _begin(self) -> None:
-        self._pack = secrets.token_hex(8)
-        path = self._folder / f"{self._pack}{SUFFIX}"
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except OSError as exc:
-            raise _as_no_space(exc, self._folder) from exc
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            while not self._made_pack():
+                pass
             os.write(self._fd, PACK_HEADER)
             fsync_folder(self._folder)
         except OSError as exc:
             # A pack without its header takes no frame: the next one begins another.
-            os.close(self._fd)
-            self._fd = -1
-            path.unlink(missing_ok=True)
+            if self._fd >= 0:
+                (self._folder / f"{self._pack}{SUFFIX}").unlink(missing_ok=True)
+            self._abandon()
             raise _as_no_space(exc, self._folder) from exc
         self._size = self._synced = len(PACK_HEADER)
+
+    def _made_pack(self) -> bool:
+        """Make a pack and lock it; False if somebody took the empty file for a torn one."""
+        self._pack = secrets.token_hex(8)
+        self._size = self._synced = 0
+        path = self._folder / f"{self._pack}{SUFFIX}"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return False
+        if not os.fstat(fd).st_nlink:
+            os.close(fd)
+            return False
+        self._fd = fd
+        return True
 
     def _flush(self) -> None:
         data = memoryview(b"".join(self._pending))
@@ -146,9 +160,10 @@ class PackWriter:
 
     def _abandon(self) -> None:
         """Leave the pack after a failed write, and give back the space of what does not count."""
-        with contextlib.suppress(OSError):
-            os.ftruncate(self._fd, self._synced)
-        os.close(self._fd)
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._synced)
+            os.close(self._fd)
         self._fd = -1
         self._pending.clear()
         self._pending_bytes = 0
@@ -170,25 +185,28 @@ def is_pack(fd: int) -> bool:
 
 
 def scan(fd: int, pack: str, begin: int) -> Iterator[PackedFrame]:
-    """Yield the whole and valid records of a pack from offset `begin` (0: from its first)."""
+    """Yield the whole and valid records of a pack from offset `begin` (0: from its first).
+
+    What is torn or damaged is passed over: a record counts when its FrameId is right, wherever it
+    stands. Records of an undamaged pack follow each other without a gap.
+    """
     size = os.fstat(fd).st_size
     at = begin or len(PACK_HEADER)
-    while at + _RECORD.size <= size:
+    while at + RECORD.size <= size:
         frame = _record_at(fd, pack, at, size)
-        if frame is not None:
-            yield frame
-            at = frame.offset + frame.sealed_len
-        else:
-            at = _next_magic(fd, at + 1)
+        if frame is None:
+            at = _next_magic(fd, at + 1, size)
+            continue
+        yield frame
+        at = frame.offset + frame.sealed_len
 
 
 def _record_at(fd: int, pack: str, at: int, size: int) -> PackedFrame | None:
-    """Return the record at offset `at` of a pack of `size` bytes, if it is whole and valid."""
-    data = os.pread(fd, _RECORD.size, at)
-    if len(data) < _RECORD.size:
+    header = os.pread(fd, RECORD.size, at)
+    if len(header) < RECORD.size:
         return None
-    magic, sealed_len, plain_len, frame_id, chunk_id = _RECORD.unpack(data)
-    body = at + _RECORD.size
+    magic, sealed_len, plain_len, frame_id, chunk_id = RECORD.unpack(header)
+    body = at + RECORD.size
     if magic != _RECORD_MAGIC or sealed_len > min(RECORD_MAX, size - body):
         return None
     if blake3(os.pread(fd, sealed_len, body)).digest() != frame_id:
@@ -196,7 +214,20 @@ def _record_at(fd: int, pack: str, at: int, size: int) -> PackedFrame | None:
     return PackedFrame(frame_id, chunk_id, pack, body, sealed_len, plain_len)
 
 
-def _next_magic(fd: int, begin: int) -> int:
+def find_copies(fd: int, pack: str, wanted: AbstractSet[FrameId]) -> Iterator[PackedFrame]:
+    """Yield the records of a pack with these ids; reads headers, and of the others no bytes."""
+    size = os.fstat(fd).st_size
+    at = len(PACK_HEADER)
+    while at + RECORD.size <= size:
+        magic, sealed_len, _, frame_id, _ = RECORD.unpack(os.pread(fd, RECORD.size, at))
+        if magic != _RECORD_MAGIC:
+            return
+        if frame_id in wanted and (frame := _record_at(fd, pack, at, size)) is not None:
+            yield frame
+        at += RECORD.size + sealed_len
+
+
+def _next_magic(fd: int, begin: int, size: int) -> int:
     """Return where, from `begin` on, a record may start; the end of the file if nowhere."""
     at = begin
     while window := os.pread(fd, _SCAN_WINDOW, at):
@@ -206,13 +237,28 @@ def _next_magic(fd: int, begin: int) -> int:
         if len(window) < len(_RECORD_MAGIC):
             break
         at += len(window) - len(_RECORD_MAGIC) + 1  # it may lie across two windows
-    return os.fstat(fd).st_size
+    return size
 
 
-_SCAN_WINDOW = MIB
+class PackFile:
+    """A pack open for reading, closed when the last reader lets go of it."""
+
+    def __init__(self, path: Path) -> None:
+        """Open it; `FileNotFoundError` if it is gone."""
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        # getattr: `open` may have failed.
+        fd = getattr(self, "fd", -1)
+        if fd >= 0:
+            os.close(fd)
+
+    def is_gone(self) -> bool:
+        """Say whether the pack was deleted; its space is free when nobody has it open."""
+        return os.fstat(self.fd).st_nlink == 0
 
 
-def read_runs(fds: dict[str, int], frames: Sequence[PackedFrame]) -> Iterator[bytes]:
+def read_runs(files: Mapping[str, PackFile], frames: Sequence[PackedFrame]) -> Iterator[bytes]:
     """Yield sealed bytes in the order of `frames`, reading neighbours in a pack with one call."""
     first = 0
     while first < len(frames):
@@ -226,7 +272,7 @@ def read_runs(fds: dict[str, int], frames: Sequence[PackedFrame]) -> Iterator[by
                 break
             last += 1
             end = following.offset + following.sealed_len
-        data = os.pread(fds[frames[first].pack], end - begin, begin)
+        data = os.pread(files[frames[first].pack].fd, end - begin, begin)
         for frame in frames[first : last + 1]:
             yield data[frame.offset - begin : frame.offset - begin + frame.sealed_len]
         first = last + 1

@@ -11,7 +11,7 @@ from nodectl.errors import NoSpace
 from nodectl.ids import ChunkId, FrameId
 from nodectl.store.disk import DiskStore
 from nodectl.store.model import StoredFrame
-from nodectl.store.packs import PACK_HEADER, PackedFrame, PackWriter, read_runs, scan
+from nodectl.store.packs import PACK_HEADER, PackedFrame, PackFile, PackWriter, read_runs, scan
 
 RECORD = 76  # bytes of a record before its sealed bytes
 
@@ -160,10 +160,9 @@ def test_after_a_failed_write_the_store_goes_on(
 
 def test_neighbours_are_read_with_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, placed = write(tmp_path)
-    with path.open("rb") as file:
-        fds = {path.stem: file.fileno()}
-        calls = _fail_once(monkeypatch, "pread", 0, 0)
-        assert list(read_runs(fds, placed)) == [one.sealed for one in FRAMES]
-        assert calls == [1]
-        assert list(read_runs(fds, placed[::-1])) == [one.sealed for one in FRAMES[::-1]]
-        assert list(read_runs(fds, [])) == []
+    files = {path.stem: PackFile(path)}
+    calls = _fail_once(monkeypatch, "pread", 0, 0)
+    assert list(read_runs(files, placed)) == [one.sealed for one in FRAMES]
+    assert calls == [1]
+    assert list(read_runs(files, placed[::-1])) == [one.sealed for one in FRAMES[::-1]]
+    assert list(read_runs(files, [])) == []

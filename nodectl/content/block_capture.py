@@ -1,0 +1,199 @@
+"""Capturing a block image: ranges of 64 MiB read, cut and sealed by workers."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from nodectl.content.block import BlockManifestWriter
+from nodectl.content.block_format import BlockChunk
+from nodectl.content.block_source import BlockSource
+from nodectl.content.chunker import BLOCK, RANGE, cut
+from nodectl.content.frame import FrameCodec, FrameRef
+from nodectl.content.manifest import Extent, RootBlock
+from nodectl.content.tree import stored
+from nodectl.content.workers import WorkerPool
+from nodectl.errors import PathUnreadable
+from nodectl.events import Observer, StepProgress
+from nodectl.ids import ChunkId, Root
+from nodectl.store.disk import DiskStore
+from nodectl.store.index import Index
+from nodectl.store.model import StoredFrame
+from nodectl.store.packs import PackedFrame, PackWriter
+
+STEP = "capture"
+_READ = 8 << 20  # bytes a system call
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockCaptureReport:
+    """What a capture made."""
+
+    root: Root
+    block: RootBlock
+    size: int  # bytes of the image, holes included
+    new_frames: int  # frames that were not in the store before
+    new_bytes: int  # their sealed bytes
+
+
+class RangeJob(NamedTuple):
+    """A range to read; where it has data."""
+
+    number: int
+    extents: tuple[Extent, ...]
+
+
+class RangeResult(NamedTuple):
+    """The chunks of a range, and frames that are durable since the worker last spoke."""
+
+    number: int  # -1: no range, only frames
+    chunks: list[BlockChunk]
+    durable: list[PackedFrame]
+
+
+class _RangeHandler:
+    """A worker: ranges in, frames into packs of its own, references out."""
+
+    def __init__(self, path: Path, packs: Path, index: Path, codec: FrameCodec) -> None:
+        self._path = path
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._codec = codec
+        self._index = Index(index)
+        self._writer = PackWriter(packs)
+        self._buffer = bytearray(RANGE)
+        self._placed: list[PackedFrame] = []
+        self._written: dict[ChunkId, FrameRef] = {}
+
+    def handle(self, job: RangeJob) -> RangeResult:
+        """Read, cut and seal one range."""
+        chunks: list[BlockChunk] = []
+        for begin, length in job.extents:
+            data = memoryview(self._buffer)[:length]
+            self._read(data, begin)
+            for offset, size in cut(data, begin):
+                plain = data[offset - begin : offset - begin + size]
+                chunks.append(BlockChunk(offset, self._chunk(plain)))
+        # Durable with each range: at most 64 MiB of plain bytes are done again after a crash.
+        if self._placed:
+            self._writer.sync()
+        placed, self._placed = self._placed, []
+        self._written.clear()
+        return RangeResult(job.number, chunks, placed)
+
+    def finish(self) -> RangeResult:
+        """Close the last pack."""
+        self._writer.close()
+        os.close(self._fd)
+        return RangeResult(-1, [], self._placed)
+
+    def _read(self, data: memoryview, begin: int) -> None:
+        done = 0
+        while done < len(data):
+            at = begin + done
+            try:
+                got = os.preadv(self._fd, [data[done : done + _READ]], at)
+            except OSError as exc:
+                raise PathUnreadable(
+                    f"cannot read {self._path} at byte {at}: {exc.strerror}",
+                    hint="the kernel's log tells what the disk says",
+                ) from exc
+            if not got:
+                raise PathUnreadable(f"{self._path} became smaller while it was read")
+            done += got
+
+    def _chunk(self, plain: memoryview) -> FrameRef:
+        chunk_id = self._codec.chunk_id(plain)
+        ref = self._written.get(chunk_id)
+        if ref is not None:
+            return ref
+        known = self._index.find_chunk(chunk_id)
+        if known is not None:
+            return FrameRef(chunk_id, known.frame_id, known.plain_len, known.sealed_len)
+        frame = self._codec.seal(plain, chunk_id)
+        self._placed.append(self._writer.append(stored(frame)))
+        self._written[chunk_id] = frame.ref
+        return frame.ref
+
+
+def range_jobs(size: int, extents: tuple[Extent, ...]) -> Iterator[RangeJob]:
+    """Yield every range that has data, with its extents widened to whole blocks. Pure."""
+    waiting: list[Extent] = []
+    for at, length in _pieces(size, extents):
+        begin, end = at, at + length
+        if waiting and waiting[-1][0] // RANGE != at // RANGE:
+            yield RangeJob(waiting[0][0] // RANGE, tuple(waiting))
+            waiting = []
+        if waiting and sum(waiting[-1]) >= at:  # touches the one before it
+            begin, before = waiting.pop()
+            end = max(end, begin + before)
+        waiting.append((begin, end - begin))
+    if waiting:
+        yield RangeJob(waiting[0][0] // RANGE, tuple(waiting))
+
+
+def _pieces(size: int, extents: tuple[Extent, ...]) -> Iterator[Extent]:
+    for begin, length in extents:
+        at, end = begin // BLOCK * BLOCK, min(size, -(-(begin + length) // BLOCK) * BLOCK)
+        while at < end:
+            until = min(end, (at // RANGE + 1) * RANGE)
+            yield at, until - at
+            at = until
+
+
+class _Capture:
+    """Puts what workers say into order."""
+
+    def __init__(self, store: DiskStore, writer: BlockManifestWriter, due: Iterator[int]) -> None:
+        self._store = store
+        self._writer = writer
+        self._due = due
+        self._wanted = next(due, -1)
+        self._waiting: dict[int, list[BlockChunk]] = {}
+        self.new_frames = 0
+        self.new_bytes = 0
+        self.done = 0
+
+    def take(self, result: RangeResult) -> None:
+        """Take what a worker says, and write the ranges whose turn it is."""
+        self._store.add_packed(result.durable)
+        self.new_frames += len(result.durable)
+        self.new_bytes += sum(frame.sealed_len for frame in result.durable)
+        self.done += sum(chunk.ref.plain_len for chunk in result.chunks)
+        if result.number >= 0:
+            self._waiting[result.number] = result.chunks
+        while self._wanted in self._waiting:
+            self._writer.add_range(self._waiting.pop(self._wanted))
+            self._wanted = next(self._due, -1)
+
+
+def capture_block(
+    source: BlockSource, store: DiskStore, codec: FrameCodec, observer: Observer
+) -> BlockCaptureReport:
+    """Capture an image into `store`; the root block is stored last, when all else is durable.
+
+    Raises:
+        PathUnreadable, FileChanged, NoSpace: as the words say. What was stored so far stays.
+    """
+    meta: list[StoredFrame] = []
+    writer = BlockManifestWriter(codec, meta.append)
+    numbers = [job.number for job in range_jobs(source.size, source.extents)]
+    capture = _Capture(store, writer, iter(numbers))
+    packs, index = store.packs, store.folder / "index.sqlite"
+    with WorkerPool(lambda: _RangeHandler(source.path, packs, index, codec)) as pool:
+        for result in pool.run(range_jobs(source.size, source.extents)):
+            capture.take(result)
+            observer.on(StepProgress(step=STEP, done=capture.done))
+        for result in pool.finish():
+            capture.take(result)
+    source.check_unchanged()
+    root, block, root_frame = writer.finish({"size": source.size})
+    store.put_many(meta)
+    store.put_many([root_frame])
+    return BlockCaptureReport(
+        root=root,
+        block=block,
+        size=source.size,
+        new_frames=capture.new_frames,
+        new_bytes=capture.new_bytes,
+    )

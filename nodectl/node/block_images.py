@@ -1,0 +1,158 @@
+"""Block images on a node: restored from what is here or from the swarm, and compared.
+
+What the target holds is used before the network: chunks that stand there already, and that the
+store lacks, are sealed again and kept, so that the swarm is asked for the rest only.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nodectl.content.block import BlockManifest
+from nodectl.content.block_format import BlockChunk
+from nodectl.content.block_restore import (
+    BlockRestoreOptions,
+    BlockRestoreReport,
+    differences,
+    restore_block,
+)
+from nodectl.content.frame import LEVEL_BEST, LEVEL_FAST, FrameCodec
+from nodectl.content.tree import stored
+from nodectl.errors import FrameMissing
+from nodectl.events import Observer
+from nodectl.ids import FrameId
+from nodectl.listen import Address, own_address
+from nodectl.node.client import ControlClient
+from nodectl.node.state import HeldRoot, StateFolder
+from nodectl.node.swarming import NodeSwarm, listening_swarm
+from nodectl.store.disk import DiskStore
+from nodectl.store.lease import lease
+from nodectl.store.model import NO_CHUNK, StoredFrame
+
+VERIFY_STEP = "verify"
+_ANY_PORT = Address("0.0.0.0", 0)  # noqa: S104 - other nodes fetch from here
+_BATCH = 64  # chunks sealed before they are stored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockRestored:
+    """What a restore did, and what the swarm gave for it."""
+
+    report: BlockRestoreReport
+    fetched_bytes: int
+    seeded_bytes: int  # sealed bytes of what the target had, and the store had not
+
+
+class BlockImage:
+    """One release of a block image that this machine may have."""
+
+    def __init__(self, state: StateFolder, held: HeldRoot) -> None:
+        """Take a root whose release was checked."""
+        self._state = state
+        self._membership = state.membership()
+        self._held = held
+        self._codec = FrameCodec(self._membership.content_keys)
+        self._fetched = self._seeded = 0
+
+    def restore(
+        self, target: Path, options: BlockRestoreOptions, observer: Observer
+    ) -> BlockRestored:
+        """Bring a file or a device to the image.
+
+        Raises:
+            NodectlError: what content/block_restore.py and the swarm raise.
+        """
+        with lease(self._state.store), DiskStore(self._state.store) as store:
+            manifest = self._open(store)
+            if not self._is_here(manifest, store):
+                asyncio.run(self._fetch(manifest, store, options.seed or target, observer))
+                self._state.hold_root(replace(self._held, complete=True))
+            report = restore_block(manifest, target, self._open_store, options, observer)
+        return BlockRestored(report=report, fetched_bytes=self._fetched, seeded_bytes=self._seeded)
+
+    def compare(self, target: Path, observer: Observer) -> list[tuple[int, int]]:
+        """Return offset and length of what differs between a target and the image.
+
+        Raises:
+            FrameMissing: the manifest is not here.
+            PathUnreadable: the target cannot be read.
+        """
+        with lease(self._state.store), DiskStore(self._state.store) as store:
+            return differences(self._open(store), target, observer, step=VERIFY_STEP)
+
+    def _open(self, store: DiskStore) -> BlockManifest:
+        block = self._held.root_block
+        store.put_many([StoredFrame(FrameId(self._held.root), NO_CHUNK, len(block), block)])
+        return BlockManifest.open(self._held.root, store, self._codec)
+
+    def _open_store(self) -> DiskStore:
+        return DiskStore(self._state.store, catch_up=False)
+
+    @staticmethod
+    def _is_here(manifest: BlockManifest, store: DiskStore) -> bool:
+        try:
+            return not any(
+                store.missing(chunk.ref.frame_id for chunk in chunks)
+                for chunks in manifest.ranges()
+            )
+        except FrameMissing:
+            return False
+
+    async def _fetch(
+        self, manifest: BlockManifest, store: DiskStore, seed: Path, observer: Observer
+    ) -> None:
+        controllers = self._membership.controllers
+        towards = controllers[0].partition("://")[2].rpartition(":")[0] if controllers else ""
+        async with ControlClient(self._membership) as client:
+            swarm = NodeSwarm(client, self._membership, store)
+            async with listening_swarm(
+                swarm, _ANY_PORT, lambda bound: own_address(bound, towards=towards)
+            ):
+                meta = await swarm.fetch_meta(self._held, observer)
+                self._seeded = await asyncio.to_thread(self._take_seed, manifest, store, seed)
+                await swarm.open_table(self._held.root)
+                data = await swarm.fetch_data(self._held.root, observer, lambda _: None)
+        self._fetched = sum(meta.bytes_from.values()) + sum(data.bytes_from.values())
+
+    def _take_seed(self, manifest: BlockManifest, store: DiskStore, seed: Path) -> int:
+        """Store what the seed has and the store lacks; return its sealed bytes."""
+        keys = self._membership.content_keys
+        codecs = [FrameCodec(keys, level=level) for level in (LEVEL_FAST, LEVEL_BEST)]
+        taken = 0
+        with contextlib.suppress(OSError):  # no target yet, or not readable: no seed
+            fd = os.open(seed, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                for frames in _sealed_again(manifest, store, fd, codecs):
+                    store.put_many(frames)
+                    taken += sum(len(frame.sealed) for frame in frames)
+            finally:
+                os.close(fd)
+        return taken
+
+
+def _sealed_again(
+    manifest: BlockManifest, store: DiskStore, fd: int, codecs: list[FrameCodec]
+) -> Iterator[list[StoredFrame]]:
+    """Yield frames of the manifest, made from what stands at their places in an older copy."""
+    for chunks in manifest.ranges():
+        missing = set(store.missing(chunk.ref.frame_id for chunk in chunks))
+        wanted = [chunk for chunk in chunks if chunk.ref.frame_id in missing]
+        for first in range(0, len(wanted), _BATCH):
+            made = (_made(chunk, fd, codecs) for chunk in wanted[first : first + _BATCH])
+            yield [frame for frame in made if frame is not None]
+
+
+def _made(chunk: BlockChunk, fd: int, codecs: list[FrameCodec]) -> StoredFrame | None:
+    ref = chunk.ref
+    plain = os.pread(fd, ref.plain_len, chunk.offset)
+    if len(plain) != ref.plain_len or codecs[0].chunk_id(plain) != ref.chunk_id:
+        return None
+    # Which level the frame was made with is not recorded: it is the one that gives its id.
+    for codec in codecs:
+        frame = codec.seal(plain, ref.chunk_id)
+        if frame.ref == ref:
+            return stored(frame)
+    return None

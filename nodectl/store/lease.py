@@ -1,0 +1,61 @@
+"""Leases: what a running capture, fetch or restore relies on is not collected under its feet.
+
+    FOLDER/leases/PID-RANDOM     held with an exclusive flock by whoever works on the store
+
+A lease is taken before the first look into the store and kept until a root that is remembered names
+what the work relies on. A process that dies gives its leases back by dying; its file is removed by
+the next gc. What gc does about leases is told in gc.py.
+"""
+
+import contextlib
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from nodectl.fsio import make_private_folder
+
+_FOLDER = "leases"
+
+
+@contextlib.contextmanager
+def lease(store: Path) -> Iterator[None]:
+    """Keep gc from deleting what is used in the store folder `store`, while the block runs."""
+    folder = store / _FOLDER
+    make_private_folder(store)
+    make_private_folder(folder)
+    while True:
+        path = folder / f"{os.getpid()}-{secrets.token_hex(8)}"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            # gc may have seen the file before it was locked, and taken it for a dead one.
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(fd).st_nlink:
+                break
+        except BlockingIOError:
+            pass
+        os.close(fd)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(fd)
+
+
+def living_leases(store: Path) -> tuple[str, ...]:
+    """Return the names of the leases whose holders live; the files of dead ones are removed."""
+    living = []
+    for path in sorted((store / _FOLDER).glob("*")):
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+        except BlockingIOError:
+            living.append(path.name)
+        finally:
+            os.close(fd)
+    return tuple(living)

@@ -1,0 +1,241 @@
+"""Block images as users have them: files, qcow2 files and loop disks, through real commands."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import Commands
+from loop_disks import loop_disk
+
+from nodectl.store.disk import DiskStore
+
+MIB = 1 << 20
+qemu = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img (qemu-utils)")
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Iterator[Commands]:
+    made = Commands(tmp_path)
+    made.ok("c", "init", "--realm", "lab", "--node", "c", "--listen", "127.0.0.1:0")
+    yield made
+    made.end()
+
+
+def make_image(path: Path, *, seed: int = 1, size: int = 24 * MIB) -> bytes:
+    """Write a sparse image: data, a hole, zeros, more data; return its bytes."""
+    rng = random.Random(seed)
+    with path.open("wb") as file:
+        file.write(rng.randbytes(3 * MIB))
+        file.seek(9 * MIB)
+        file.write(bytes(MIB) + random.Random(0).randbytes(4 * MIB))
+        file.truncate(size)
+    return path.read_bytes()
+
+
+def capture(commands: Commands, path: Path, *words: str) -> dict[str, Any]:
+    said = commands.ok("c", "image", "capture-block", "vm", "--device", str(path), "--json", *words)
+    return dict(json.loads(said))
+
+
+def restore(commands: Commands, node: str, target: Path | str, *words: str) -> dict[str, Any]:
+    said = commands.ok(node, "image", "restore", "vm", str(target), "--json", *words)
+    return dict(json.loads(said))
+
+
+def refused(commands: Commands, status: int, *words: str) -> str:
+    """Run a command that must fail after it began to tell of its progress."""
+    done = commands.run("c", *words)
+    assert done.returncode == status, (done.returncode, done.stderr)
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_an_image_comes_back_and_an_update_writes_the_difference(
+    commands: Commands, tmp_path: Path
+) -> None:
+    image, out = tmp_path / "image", tmp_path / "out"
+    whole = make_image(image)
+    done = capture(commands, image)
+    assert (done["size"], done["plain_bytes"]) == (24 * MIB, 7 * MIB)
+    assert capture(commands, image)["new_frames"] == 0
+
+    first = restore(commands, "c", out)
+    assert out.read_bytes() == whole
+    assert out.stat().st_blocks * 512 < 8 * MIB  # holes stay holes
+    assert (first["written_bytes"], first["kept_bytes"]) == (7 * MIB, 0)
+
+    with image.open("r+b") as file:  # the next generation: some blocks anew, some cleared
+        file.seek(10 * MIB + 4096)
+        file.write(b"new" * 3000)
+        file.seek(MIB)
+        file.write(bytes(4096))
+    capture(commands, image)
+    assert commands.run("c", "image", "verify", "vm", "--against", str(out)).returncode == 24
+    second = restore(commands, "c", out)
+    assert out.read_bytes() == image.read_bytes()
+    assert 0 < second["written_bytes"] < 2 * MIB
+    assert "byte for byte" in commands.ok("c", "image", "verify", "vm", "--against", str(out))
+
+    commands.fails("c", 18, "image", "restore", "vm", str(out))  # nobody to ask
+    commands.fails("c", 10, "image", "restore", "vm", str(tmp_path))
+    commands.fails("c", 10, "image", "capture-block", "x", "--device", str(tmp_path / "none"))
+
+
+def test_a_flipped_byte_in_the_store_stops_a_restore(commands: Commands, tmp_path: Path) -> None:
+    make_image(tmp_path / "image")
+    capture(commands, tmp_path / "image")
+    with DiskStore(tmp_path / "c" / "store") as store:
+        row = max(store.index.rows(), key=lambda row: row.sealed_len)
+        with (store.packs / f"{row.pack}.pack").open("r+b") as file:
+            file.seek(row.offset + 1000)
+            file.write(b"\xaa\x55")
+    refused(commands, 21, "image", "restore", "vm", str(tmp_path / "out"))
+    assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
+
+
+def test_a_node_gets_it_from_the_swarm_and_an_older_copy_saves_most(
+    commands: Commands, tmp_path: Path
+) -> None:
+    image = tmp_path / "image"
+    whole = make_image(image)
+    total = capture(commands, image)["new_bytes"]
+    commands.serve("c", "--controller", "--no-scrub")
+    token = commands.ok("c", "token", "create").strip()
+    commands.ok("n1", "join", "--token", token, "--name", "n1")
+    got = restore(commands, "n1", tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == whole
+    assert got["fetched_bytes"] >= total * 0.95
+    assert got["seeded_bytes"] == 0
+
+    # The same node on a new disk, with an older copy of the image on it: its store is lost.
+    commands.ok(
+        "n2", "join", "--token", commands.ok("c", "token", "create").strip(), "--name", "n2"
+    )
+    again = restore(commands, "n2", tmp_path / "out")
+    assert again["written_bytes"] == 0
+    assert again["fetched_bytes"] < total // 100
+
+    # And pushed, as any other image.
+    node, _ = commands.serve("n2", "--no-scrub")
+    commands.ok("c", "swarm", "push", "vm", "--nodes", "n2")
+    node.terminate()
+    node.wait(timeout=30)
+    commands.ok("n2", "store", "verify", "vm")
+
+
+@qemu
+def test_a_qcow2_file_is_the_image_that_it_holds(commands: Commands, tmp_path: Path) -> None:
+    whole = make_image(tmp_path / "image")
+    subprocess.run(
+        ["qemu-img", "convert", "-O", "qcow2", "-c", tmp_path / "image", tmp_path / "q"], check=True
+    )
+    from_raw = capture(commands, tmp_path / "image")
+    from_qcow2 = capture(commands, tmp_path / "q")
+    assert from_qcow2["root"] == from_raw["root"]
+    restore(commands, "c", tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == whole
+
+
+@qemu
+def test_qcow2_files_that_are_not_whole_are_refused(commands: Commands, tmp_path: Path) -> None:
+    make_image(tmp_path / "image")
+
+    def made(*words: str | Path) -> None:
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *words], check=True)
+
+    def said(path: Path) -> str:
+        return refused(commands, 14, "image", "capture-block", "vm", "--device", str(path))
+
+    made("-b", tmp_path / "image", "-F", "raw", tmp_path / "layer")
+    assert "takes a part of its content from another file" in said(tmp_path / "layer")
+    made(tmp_path / "secret", "10M")
+    with (tmp_path / "secret").open("r+b") as file:
+        file.seek(32)  # crypt_method: AES
+        file.write((1).to_bytes(4, "big"))
+    assert "is encrypted" in said(tmp_path / "secret")
+    subprocess.run(
+        ["qemu-img", "convert", "-O", "qcow2", tmp_path / "image", tmp_path / "bad"], check=True
+    )
+    with (tmp_path / "bad").open("r+b") as file:
+        file.seek(0x30000)
+        file.write(b"\xff" * 5000)
+    assert "damaged" in said(tmp_path / "bad") or "no valid" in said(tmp_path / "bad")
+    (tmp_path / "cut").write_bytes((tmp_path / "bad").read_bytes()[:50])
+    assert "no valid qcow2" in said(tmp_path / "cut")
+
+
+@pytest.mark.root
+def test_a_device_is_captured_and_written(commands: Commands, tmp_path: Path) -> None:
+    rng = random.Random(3)
+    with (
+        loop_disk(tmp_path / "a.img", 20 * MIB) as source,
+        loop_disk(tmp_path / "b.img", 24 * MIB) as target,
+        loop_disk(tmp_path / "c.img", 16 * MIB) as small,
+    ):
+        data = rng.randbytes(5 * MIB) + bytes(15 * MIB)
+        Path(source.path).write_bytes(data)
+        Path(target.path).write_bytes(rng.randbytes(24 * MIB))
+        behind = Path(target.path).read_bytes()[20 * MIB :]
+        done = capture(commands, Path(source.path))
+        assert (done["size"], done["plain_bytes"]) == (20 * MIB, 5 * MIB)
+
+        before = small.digest()
+        story = refused(commands, 52, "image", "restore", "vm", small.path, "--yes")
+        assert "nothing was written" in story
+        assert small.digest() == before
+
+        wrote = restore(commands, "c", target.path, "--discard")
+        assert wrote["written_bytes"] == 5 * MIB
+        assert Path(target.path).read_bytes() == data + behind  # what lies behind is not touched
+        assert restore(commands, "c", target.path)["written_bytes"] == 0
+
+
+@pytest.mark.root
+def test_a_device_in_use_is_refused(commands: Commands, tmp_path: Path) -> None:
+    make_image(tmp_path / "image", size=30 * MIB)
+    capture(commands, tmp_path / "image")
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    with loop_disk(tmp_path / "a.img", 40 * MIB) as disk:
+        subprocess.run(["mkfs.ext4", "-q", disk.path], check=True)
+        subprocess.run(["mount", disk.path, mount], check=True)
+        try:
+            (mount / "file").write_bytes(b"precious")
+            os.sync()
+            refused(commands, 51, "image", "restore", "vm", disk.path, "--yes")
+            refused(commands, 51, "image", "capture-block", "x", "--device", disk.path)
+            assert (mount / "file").read_bytes() == b"precious"
+        finally:
+            subprocess.run(["umount", mount], check=True)
+        commands.ok("c", "image", "capture-block", "x", "--device", disk.path)
+
+
+@pytest.mark.root
+def test_a_new_file_shares_blocks_with_an_older_copy(commands: Commands, tmp_path: Path) -> None:
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    make_image(tmp_path / "image")
+    capture(commands, tmp_path / "image")
+    with loop_disk(tmp_path / "fs.img", 320 * MIB) as disk:
+        subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", disk.path], check=True)
+        subprocess.run(["mount", disk.path, mount], check=True)
+        try:
+            restore(commands, "c", mount / "old")
+            done = restore(commands, "c", mount / "new", "--seed", str(mount / "old"))
+            assert done["written_bytes"] == 0
+            assert (mount / "new").read_bytes() == (tmp_path / "image").read_bytes()
+        finally:
+            subprocess.run(["umount", mount], check=True)
+
+
+def test_a_tree_command_says_that_it_is_a_block_image(commands: Commands, tmp_path: Path) -> None:
+    make_image(tmp_path / "image")
+    capture(commands, tmp_path / "image")
+    listed = json.loads(commands.ok("c", "image", "list", "--json"))
+    assert json.dumps(listed).count("block") >= 1
