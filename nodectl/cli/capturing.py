@@ -61,6 +61,7 @@ def publish_captured(
         generation=release.generation,
         root_block=data,
         complete=True,
+        own=True,
     )
     folder.hold_root(held)
     folder.see_generation(name, release.generation)

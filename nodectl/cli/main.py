@@ -50,7 +50,8 @@ app = typer.Typer(
 )
 
 for module in (
-    demo, realm, realm_keys, token, serve, node, image, publisher, job, clone, disk, store, audit, version,
+    demo, realm, realm_keys, token, serve, node, image, publisher, job, clone, disk, store,
+    audit, version,
 ):  # fmt: skip
     module.register(app)
 

@@ -109,6 +109,7 @@ class HeldRoot:
     generation: int
     root_block: bytes = field(repr=False)
     complete: bool
+    own: bool = False  # captured here: no other machine need have it
 
 
 class StateFolder:
@@ -203,6 +204,7 @@ class StateFolder:
                 generation=entry["generation"],
                 root_block=bytes.fromhex(entry["root_block"]),
                 complete=entry["complete"],
+                own=entry.get("own", False),
             )
             for root, entry in self._read(self._roots).items()
         )
@@ -216,6 +218,7 @@ class StateFolder:
                 "generation": held.generation,
                 "root_block": held.root_block.hex(),
                 "complete": held.complete,
+                "own": held.own or roots.get(held.root.hex(), {}).get("own", False),
             }
             for root in _outdated(roots, held):
                 del roots[root]
@@ -240,10 +243,9 @@ class StateFolder:
 
     def rekey_root(self, root: Root, key: bytes) -> None:
         """Remember another swarm key for a root that is held."""
-        roots = self._read(self._roots)
-        if root.hex() in roots:
-            roots[root.hex()]["swarm_key"] = key.hex()
-            write_private(self._roots, _json_bytes(roots))
+        with self._changing_roots() as roots:
+            if root.hex() in roots:
+                roots[root.hex()]["swarm_key"] = key.hex()
 
     def seen_generation(self, name: str) -> int:
         """Return the highest generation of a release name seen here, 0 for none."""
@@ -338,8 +340,15 @@ def _remove_remains(target: Path) -> None:
 
 
 def _outdated(roots: Mapping[str, Any], held: HeldRoot) -> list[str]:
-    """Return the roots of generations of the held name that nobody asks for any more."""
-    same = [root for root, entry in roots.items() if entry["name"] == held.name]
+    """Return the roots of generations of the held name that nobody asks for any more.
+
+    Not those captured here: this may be the only machine that has them.
+    """
+    same = [
+        root
+        for root, entry in roots.items()
+        if entry["name"] == held.name and not entry.get("own", False)
+    ]
     same.sort(key=lambda root: int(roots[root]["generation"]), reverse=True)
     return [root for root in same[_GENERATIONS_SERVED:] if root != held.root.hex()]
 

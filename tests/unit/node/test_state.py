@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,19 @@ def test_of_one_name_the_last_generations_are_served(tmp_path: Path) -> None:
         )  # fmt: skip
     held = sorted((one.name, one.generation) for one in state.held_roots())
     assert held == [("a", 2), ("a", 3), ("a", 4), ("b", 1)]
+
+
+def test_what_was_captured_here_is_held_whatever_comes_later(tmp_path: Path) -> None:
+    """This may be the only machine that has it; gc goes by what is held."""
+    state = StateFolder(tmp_path)
+    for generation in range(1, 8):
+        held = HeldRoot(
+            root=Root(bytes([generation]) * 32), swarm_key=bytes(32), name="a",
+            generation=generation, root_block=b"", complete=True, own=generation < 3,
+        )  # fmt: skip
+        state.hold_root(held)
+        state.hold_root(dataclasses.replace(held, own=False))  # the agent learns of it once more
+    assert sorted(one.generation for one in state.held_roots()) == [1, 2, 5, 6, 7]
 
 
 def test_leaving_forgets_every_key(tmp_path: Path) -> None:
