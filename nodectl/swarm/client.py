@@ -111,6 +111,7 @@ async def fetch(share: Share, options: FetchOptions) -> FetchReport:
                 raise _first_cause(group) from group
             finally:
                 share.on_peers = None
+                share.chill()
     return fetcher.report(options.clock() - began)
 
 
@@ -326,6 +327,8 @@ class _Fetcher:
             self._bytes_from[peer.name] += size
             self._last_came = self._clock()
             self._good_came.set()
+            if len(frames) == self._share.counts[wanted.span]:
+                self._share.warm(wanted.span, [frame.sealed for frame in frames])
         return bad
 
     # --- the store ----------------------------------------------------------------------------

@@ -63,6 +63,9 @@ class Limits:
     upload_rate: int | None = None  # bytes/s of spans; None: no limit
     download_rate: int | None = None  # bytes/s of spans; None: no limit
 
+    # Passing on. What came last is what others lack: it is served from memory.
+    warm_bytes: int = 16 * MIB  # kept after it was stored; what is not stored yet counts, too
+
     # Storing. One durable write for all that came while the last one ran.
     store_gap_s: float = 0.2  # seconds between two durable writes, unless there is much
     store_batch_bytes: int = 8 * MIB  # this much is written without waiting for the gap

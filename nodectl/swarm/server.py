@@ -238,7 +238,7 @@ class SwarmServer:
                 refs = [refs[i] for i in from_ranges(frames, len(refs))]
         except (ValueError, IndexError):
             raise web.HTTPBadRequest(text="no such span") from None
-        if not share.have >> number & 1:
+        if not share.offered >> number & 1:
             raise web.HTTPNotFound(text="span not here")
         refusal = await self._wait_turn(served, client, number, urgent="urgent" in request.query)
         if refusal is not None:
@@ -335,7 +335,18 @@ class SwarmServer:
         return len(body)
 
     async def _read(self, share: Share, number: int, refs: Sequence[FrameRef]) -> bytes:
-        """Return the sealed bytes of frames; damaged ones are taken back, answered with 404."""
+        """Return the sealed bytes of frames, from memory or the store.
+
+        Damaged ones are taken back, and answered with 404.
+        """
+        warm = share.warm_frames(number)
+        if warm is not None:
+            if len(refs) == len(warm):
+                return b"".join(warm)
+            wanted = {ref.frame_id for ref in refs}
+            span = share.task.spans[number]
+            pairs = zip(span, warm, strict=True)
+            return b"".join(sealed for ref, sealed in pairs if ref.frame_id in wanted)
         loop = asyncio.get_running_loop()
         check = not share.checked >> number & 1
         try:

@@ -1,8 +1,10 @@
 """What this node holds of one swarm, and whom it knows there: seen by the server and the client.
 
 The store is the truth: `Share.open` asks it, and nothing else is kept over a restart. The client
-that fetches marks spans as they become durable; the server shows them and serves them. A share
-belongs to one event loop; only `open` may run in a thread.
+that fetches marks spans as they become durable. A span whose frames were all checked is *warm*: it
+is offered and served from memory before it is durable, and for a while after, since a swarm is as
+fast as it passes on what is new. Only what is durable counts as held. A share belongs to one event
+loop; only `open` may run in a thread.
 """
 
 import asyncio
@@ -64,6 +66,9 @@ class Share:
         self._partial = found.partial  # span: the indexes of its frames that are not here
         self._epoch = secrets.token_hex(4)
         self._order: list[int] = []  # spans in the order in which they came; its length: version
+        self._offered = found.have
+        self._warm: dict[int, Sequence[bytes]] = {}  # span: its sealed frames; the oldest first
+        self._warm_bytes = 0
         self._news = asyncio.Event()
         self._closed = False
         self._peers: dict[str, PeerInfo] = {}
@@ -100,6 +105,11 @@ class Share:
         return self._have
 
     @property
+    def offered(self) -> int:
+        """The set of spans that others may ask for: durable, or checked and in memory."""
+        return self._offered
+
+    @property
     def complete(self) -> bool:
         """Whether every span is here."""
         return self._have == full(len(self.task.spans))
@@ -133,7 +143,52 @@ class Share:
         bits = bits_of(new)
         self._have |= bits
         self.checked |= bits
-        self._order += new
+        self._cool()
+        self._offer(new)
+
+    def warm(self, span: int, frames: Sequence[bytes]) -> None:
+        """Offer a span; `frames` are all of its sealed frames, in order, and checked."""
+        if span in self._warm or self._have >> span & 1:
+            return
+        self._warm[span] = frames
+        self._warm_bytes += self.sizes[span]
+        self._cool()
+        self._offer([span])
+
+    def warm_frames(self, span: int) -> Sequence[bytes] | None:
+        """Return the sealed frames of a span that is in memory."""
+        return self._warm.get(span)
+
+    def chill(self) -> None:
+        """Keep nothing in memory, and take back what was offered and is not durable."""
+        self._warm.clear()
+        self._warm_bytes = 0
+        if self._offered & ~self._have:
+            self._begin_anew()
+
+    def _cool(self) -> None:
+        """Let go of what is durable, the oldest first, down to what may stay in memory."""
+        if self._warm_bytes <= self.limits.warm_bytes:
+            return
+        for span in [span for span in self._warm if self._have >> span & 1]:
+            del self._warm[span]
+            self._warm_bytes -= self.sizes[span]
+            if self._warm_bytes <= self.limits.warm_bytes:
+                return
+
+    def _offer(self, spans: Sequence[int]) -> None:
+        """Tell those who wait for news of spans that were not offered yet."""
+        new = [span for span in spans if not self._offered >> span & 1]
+        if new:
+            self._offered |= bits_of(new)
+            self._order += new
+            self._wake()
+
+    def _begin_anew(self) -> None:
+        """Offer what is durable, and nothing else: all must hear the whole of it again."""
+        self._offered = self._have
+        self._epoch = secrets.token_hex(4)
+        self._order = []
         self._wake()
 
     def mark_frames(self, span: int, stored: set[int]) -> None:
@@ -152,9 +207,7 @@ class Share:
         self._partial[span] = list(absent)
         self._held -= self._lacking(span)
         self.origin = False
-        self._epoch = secrets.token_hex(4)
-        self._order = []
-        self._wake()
+        self._begin_anew()
 
     def _wake(self) -> None:
         news, self._news = self._news, asyncio.Event()
@@ -170,7 +223,7 @@ class Share:
         epoch, _, version = since.partition("-")
         if epoch == self._epoch and version.isascii() and version.isdigit():
             return False, bits_of(self._order[int(version) :])
-        return True, self._have
+        return True, self._offered
 
     async def wait_news(self, since: str, seconds: float) -> None:
         """Wait until there is something after `since`, or the time is over."""

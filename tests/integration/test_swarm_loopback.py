@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import errno
+import threading
 import time
 from collections.abc import Iterator, Sequence
 
@@ -395,6 +396,42 @@ def test_a_full_store_is_told_as_it_is() -> None:
             peer = await made.add("n0", store=Full())
             with pytest.raises(NoSpace):
                 await peer.fetch()
+
+    asyncio.run(scene())
+
+
+def test_a_span_is_passed_on_before_the_disk_has_it() -> None:
+    class Stuck(MemoryStore):
+        def __init__(self) -> None:
+            super().__init__()
+            self.free = threading.Event()
+
+        def put_many(self, frames: Sequence[StoredFrame]) -> None:
+            self.free.wait(30)
+            super().put_many(frames)
+
+    async def scene() -> None:
+        async with lab(TASK) as made:
+            seeder = await made.add("seeder", FRAMES)
+            store = Stuck()
+            store.free.set()
+            middle = await made.add("middle", store=store)
+            store.free.clear()
+            fetching = asyncio.ensure_future(middle.fetch())
+            while middle.share.offered.bit_count() < 100:
+                await middle.share.wait_news(middle.share.since, 30)
+            assert middle.share.have == 0
+            await seeder.stop()
+            last = await made.add("last")
+            second = asyncio.ensure_future(last.fetch())
+            while last.share.have.bit_count() < 50:
+                await last.share.wait_news(last.share.since, 30)
+            assert middle.share.have == 0
+            store.free.set()
+            fetching.cancel()
+            second.cancel()
+            await asyncio.gather(fetching, second, return_exceptions=True)
+            assert middle.share.offered == middle.share.have
 
     asyncio.run(scene())
 

@@ -3,6 +3,7 @@ import asyncio
 from swarm_lab import make_frames, make_task
 
 from nodectl.store.memory import MemoryStore
+from nodectl.swarm.limits import Limits
 from nodectl.swarm.model import PeerInfo
 from nodectl.swarm.share import Share
 
@@ -58,6 +59,49 @@ def test_what_is_taken_back_makes_everyone_ask_for_the_whole() -> None:
     assert list(one.missing_frames(1)) == [2]
     assert one.held_bytes == 900
     assert not one.origin
+
+
+def sealed(span: int) -> list[bytes]:
+    return [frame.sealed for frame in FRAMES[4 * span : 4 * span + 4]]
+
+
+def test_a_warm_span_is_offered_at_once_and_counts_as_held_only_when_durable() -> None:
+    one = share(0, 1, 2, 3)
+    start = one.since
+    one.warm(2, sealed(2))
+    assert one.offered == 0b101
+    assert one.have == 0b001
+    assert one.held_bytes == 400
+    assert one.news_since(start) == (False, 0b100)
+    after = one.since
+    one.mark([2])
+    assert one.have == 0b101
+    assert one.news_since(after) == (False, 0)  # it was told before
+    assert one.warm_frames(2) == sealed(2)
+    assert one.warm_frames(0) is None
+
+
+def test_what_is_durable_leaves_memory_first_and_what_is_not_stays() -> None:
+    one = Share.open(TASK, MemoryStore(), limits=Limits(warm_bytes=400))
+    one.warm(0, sealed(0))
+    one.warm(1, sealed(1))
+    assert one.warm_frames(0) is not None  # too much, but not stored yet
+    one.mark([1])
+    assert one.warm_frames(1) is None
+    assert one.warm_frames(0) is not None
+    assert one.offered == 0b011
+
+
+def test_who_stops_to_fetch_takes_back_what_is_not_durable() -> None:
+    one = share()
+    one.warm(0, sealed(0))
+    one.warm(1, sealed(1))
+    one.mark([1])
+    before = one.since
+    one.chill()
+    assert one.offered == 0b010
+    assert one.news_since(before) == (True, 0b010)
+    assert one.warm_frames(0) is None
 
 
 def test_waiting_ends_with_news() -> None:
