@@ -98,8 +98,10 @@ def choose_request(
     return None
 
 
-def _load(neighbour: Neighbour, rng: Rng) -> tuple[int, bool, float]:
-    return neighbour.bytes_in_flight, not neighbour.same_rack, rng.random()
+def _load(neighbour: Neighbour, rng: Rng) -> tuple[bool, int, bool, float]:
+    """Order by load; but an origin never waits for a request: what it has not sent, nobody has."""
+    idle_origin = neighbour.origin and not neighbour.in_flight
+    return not idle_origin, neighbour.bytes_in_flight, not neighbour.same_rack, rng.random()
 
 
 def choose_urgent(
