@@ -84,14 +84,18 @@ def choose_request(
         rarity: how many of `everyone` have each span.
         rng: breaks ties.
     """
-    with_fetchers = 0
+    with_fetchers = in_rack = 0
     for neighbour in everyone:
         if not neighbour.origin:
             with_fetchers |= neighbour.have
+            if neighbour.same_rack:
+                in_rack |= neighbour.have
     for neighbour in sorted(ready, key=lambda n: _load(n, rng)):
         candidates = wanted & neighbour.may_give()
         if neighbour.origin:
             candidates &= ~with_fetchers
+        if not neighbour.same_rack:
+            candidates &= ~in_rack
         if candidates:
             span = random_span(rarity.rarest(candidates), rng)
             return Choice(neighbour, span, urgent=bool(neighbour.refused_twice >> span & 1))

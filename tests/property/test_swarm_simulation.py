@@ -33,7 +33,7 @@ def test_a_swarm_always_ends_and_asks_nobody_twice(scene: Scene) -> None:
 
 @pytest.mark.parametrize(("nodes", "bound"), [(1, 1.05), (2, 1.2), (8, 1.25), (30, 1.4)])
 def test_the_makespan_stays_near_the_bound(nodes: int, bound: float) -> None:
-    outcome = simulate(Scene(nodes=nodes, seed=3))
+    outcome = simulate(Scene(nodes=nodes, spans=256, seed=3))
     assert outcome.ratio <= bound
     assert outcome.seeder_copies <= 1.2
 
@@ -53,7 +53,7 @@ def test_liars_are_dropped_and_cost_little() -> None:
 
 
 def test_the_seeder_may_die_when_one_copy_is_out() -> None:
-    outcome = simulate(Scene(nodes=12, seed=2, seeder_dies_after_copy=True))
+    outcome = simulate(Scene(nodes=12, spans=128, seed=2, seeder_dies_after_copy=True))
     assert outcome.complete == 12
 
 
@@ -73,3 +73,12 @@ def test_racks_make_no_islands() -> None:
     outcome = simulate(Scene(nodes=40, spans=128, racks=8, seed=4))
     assert outcome.complete == 40
     assert outcome.ratio < 2
+    # Without regard to racks, each of the 5 nodes of a rack would take 7 of 8 spans from outside.
+    assert 1 <= outcome.uplink_copies < 3
+
+
+def test_uneven_links_and_what_is_said_beside_the_spans() -> None:
+    outcome = simulate(Scene(nodes=20, spans=128, uneven=0.5, seed=4))
+    assert outcome.complete == 20
+    assert outcome.ratio < 1.2  # the bound is that of the slowest link
+    assert 1 < outcome.control_per_node_s < 300
