@@ -4,8 +4,8 @@
 
 One seeder and N nodes with equal links (--uneven: from half to one and a half times the rate). The
 transfers of a link share it as TCP would: equally, and what one of them cannot use (its other end
-is busier) goes to the others. Racks are known to the nodes; their uplinks carry what is asked of
-them, and what crosses them is counted.
+is busier) goes to the others. Racks are known to the nodes and the tracker; their uplinks carry
+what is asked of them, and what crosses them is counted.
 
 Prints makespan over the bound F/B (B: the rate of the slowest link that is not --slow), the copies
 that the seeder sent, the copies that came into each rack, and the control messages for each node
@@ -23,6 +23,7 @@ import math
 import random
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -181,6 +182,7 @@ class Simulation:
         self.outcome = Outcome(nodes=scene.nodes, spans=scene.spans)
         self.nodes: dict[str, Node] = {}
         self.names: list[str] = []
+        self.racks: defaultdict[str, list[str]] = defaultdict(list)  # the names of each
         self.crossed = 0.0  # bytes between racks
         self.liars_dropped: set[str] = set()
         self.seeder = self._add("seeder", 0, have=full(scene.spans))
@@ -215,6 +217,7 @@ class Simulation:
         node = Node(info, core, admission, have, Link(scene.rate), Link(scene.rate))
         self.nodes[name] = node
         self.names.append(name)
+        self.racks[rack].append(name)
         return node
 
     # --- time
@@ -288,7 +291,9 @@ class Simulation:
         if self.now >= self.scene.tracker_dies_s:
             return
         self.outcome.control += 2
-        chosen = self.rng.sample(self.names, min(HANDED_OUT, len(self.names)))
+        mates = self.racks[node.info.rack] if node.info.rack else []
+        chosen = self.rng.sample(mates, min(HANDED_OUT // 2, len(mates)))
+        chosen += self.rng.sample(self.names, min(HANDED_OUT - len(chosen), len(self.names)))
         peers = tuple(self.nodes[n].info for n in chosen if self.nodes[n].alive)
         self.after(self.scene.latency, lambda: self.tell(node, PeersSeen(peers)))
 

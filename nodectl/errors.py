@@ -159,6 +159,12 @@ class PortInUse(NodectlError):
     exit_code = 32
 
 
+class NotServing(NodectlError):
+    """No nodectl serves on this machine, and the command is for the one that does."""
+
+    exit_code = 33
+
+
 class NoRealm(NodectlError):
     """This machine has no realm, or is not joined to one."""
 

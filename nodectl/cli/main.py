@@ -24,6 +24,7 @@ from nodectl.cli import (
     realm_keys,
     serve,
     store,
+    swarm,
     token,
     version,
 )
@@ -50,7 +51,7 @@ app = typer.Typer(
 )
 
 for module in (
-    demo, realm, realm_keys, token, serve, node, image, publisher, job, clone, disk, store,
+    demo, realm, realm_keys, token, serve, node, image, publisher, job, swarm, clone, disk, store,
     audit, version,
 ):  # fmt: skip
     module.register(app)

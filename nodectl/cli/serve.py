@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nodectl.cli.membership import JsonOption, StateOption, open_state, size_option
+from nodectl.cli.swarm import NO_LIMIT, parse_rate
 
 if TYPE_CHECKING:
     from nodectl.listen import Address
@@ -27,6 +28,8 @@ class _Wanted:
     peer_listen: "Address"
     scrub_rate: int  # bytes/s, 0: no scrub
     host: str  # under which others reach this machine, empty: find out
+    upload_rate: int | None  # bytes/s
+    download_rate: int | None
     json_output: bool
 
 
@@ -60,6 +63,12 @@ def serve(
     no_scrub: Annotated[
         bool, typer.Option("--no-scrub", help="Do not check the store in the background.")
     ] = False,
+    upload_rate: Annotated[
+        str, typer.Option("--upload-rate", metavar="SIZE", help="Bytes/s to peers, such as 50M.")
+    ] = NO_LIMIT,
+    download_rate: Annotated[
+        str, typer.Option("--download-rate", metavar="SIZE", help="Bytes/s from peers.")
+    ] = NO_LIMIT,
     state: StateOption = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -70,8 +79,10 @@ def serve(
     Port 0 takes a free one. When everything listens it prints where; with --json that is one line
     {"ready": true, "control_url": ..., "peer_url": ...}.
 
-    Exit codes: 14 a wrong address, 25 it serves already, 32 a port is in use, 40 no member, or no
-    controller.
+    The rates are for all swarms together; `nodectl swarm limit` changes them meanwhile.
+
+    Exit codes: 14 a wrong address or rate, 25 it serves already, 32 a port is in use, 40 no member,
+    or no controller.
     """
     from nodectl.listen import CONTROL_PORT, PEER_PORT, parse_address
 
@@ -83,6 +94,8 @@ def serve(
         peer_listen=parse_address(peer_listen, default_port=PEER_PORT),
         scrub_rate=0 if no_scrub else size_option(scrub_rate, "--scrub-rate"),
         host=_host_of(advertise),
+        upload_rate=parse_rate(upload_rate),
+        download_rate=parse_rate(download_rate),
         json_output=json_output,
     )
     asyncio.run(_serve(folder, wanted))
@@ -101,6 +114,7 @@ async def _serve(state: "StateFolder", wanted: _Wanted) -> None:
     from nodectl.listen import own_address
     from nodectl.node.agent import Agent
     from nodectl.node.client import ControlClient
+    from nodectl.node.local import local_control
     from nodectl.node.storelife import scrub_forever
     from nodectl.node.swarming import NodeSwarm, listening_swarm
     from nodectl.store.disk import DiskStore
@@ -125,6 +139,9 @@ async def _serve(state: "StateFolder", wanted: _Wanted) -> None:
                 lambda bound: wanted.host or own_address(bound, towards=towards),
             )
         )
+        swarm.upload.change(wanted.upload_rate)
+        swarm.download.change(wanted.download_rate)
+        await stack.enter_async_context(local_control(state.folder, swarm))
         agent = Agent(state, client, swarm, peer_url=swarm.url, restore_argv=restore_argv)
         works = [agent.run()]
         if wanted.scrub_rate:

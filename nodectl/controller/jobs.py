@@ -13,7 +13,7 @@ a watcher asks "what changed after V".
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nodectl.catalog.model import ABSENT, Catalog
@@ -51,11 +51,13 @@ class Row:
     touched: float  # monotonic clock, when the node was last heard about this work
     done: int = 0  # bytes of the current step
     total: int | None = None  # bytes, where known
+    swarm: dict[str, Any] = field(default_factory=dict)  # how its fetch goes, in its own words
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as the API sends it."""
         document = self.work.to_json()
-        return {**document, "done": self.done, "total": self.total, "version": self.version}
+        how_far = {"done": self.done, "total": self.total, "swarm": self.swarm}
+        return {**document, **how_far, "version": self.version}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +71,7 @@ class Report:
     receipt: dict[str, Any] | None = None
     done: int = 0
     total: int | None = None
+    swarm: dict[str, Any] = field(default_factory=dict)
 
 
 class Jobs:
@@ -208,7 +211,10 @@ class Jobs:
             receipt=receipt,
             by_controller=False,
         )
-        return self._change(row, work, done=report.done, total=report.total)
+        changed = self._change(row, work, done=report.done, total=report.total)
+        changed = replace(changed, swarm=report.swarm)
+        self._show(changed)
+        return changed
 
     def expire(self, heard: Callable[[str], float]) -> bool:
         """Conclude about silent nodes; say whether anything changed.

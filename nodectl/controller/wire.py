@@ -26,6 +26,9 @@ _MACS_MAX = 256
 _TEXT_MAX = 4096
 _PATH_MAX = 4096
 _URL_MAX = 256
+_SWARM_KEYS_MAX = 32
+_SWARM_PEERS_MAX = 4096
+_SWARM_TEXT_MAX = 64
 
 T = TypeVar("T")
 
@@ -300,6 +303,24 @@ def parse_report(body: bytes) -> Report:
         receipt=receipt or None,
         done=fields.count("done", 0),
         total=fields.optional_count("total"),
+        swarm=_checked_swarm(fields.take("swarm", dict, {})),
     )
     fields.end()
     return report
+
+
+def _checked_swarm(given: dict[str, Any]) -> dict[str, Any]:
+    """Return how a fetch goes; it is shown and not acted upon, so only its form is checked."""
+    for name, value in given.items():
+        inner = value if isinstance(value, dict) else {}
+        names_fit = all(len(text) <= _SWARM_TEXT_MAX for text in (name, *inner))
+        counts = all(type(count) is int for count in inner.values())
+        plain = isinstance(value, dict | int) or (
+            isinstance(value, str) and len(value) <= _SWARM_TEXT_MAX
+        )
+        if not (names_fit and counts and plain) or len(inner) > _SWARM_PEERS_MAX:
+            raise InvalidInput("report: swarm holds other things than numbers and short texts")
+    right = isinstance(given.get("from", {}), dict) and isinstance(given.get("bytes_per_s", 0), int)
+    if not right or len(given) > _SWARM_KEYS_MAX:
+        raise InvalidInput("report: swarm is not how a fetch goes")
+    return given

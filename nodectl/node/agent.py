@@ -55,6 +55,7 @@ class Holding:
 
     have_bytes: int  # sealed bytes
     complete: bool
+    fetch: Mapping[str, Any] | None = None  # how it goes, while it is fetched: JSON values
 
 
 class Swarm(Protocol):
@@ -146,7 +147,13 @@ class Agent:
     async def _do(self, assigned: Assigned) -> None:
         """Do one work and report it; a failure of it is a report, never the end of the agent."""
         job = assigned.job
-        reporter = Reporter(self._client, job.job_id, pace=self._pace, speakers=len(job.nodes))
+        reporter = Reporter(
+            self._client,
+            job.job_id,
+            pace=self._pace,
+            speakers=len(job.nodes),
+            fetch=lambda: self._swarm.holding(job.root).fetch,
+        )
         async with asyncio.TaskGroup() as group:
             group.create_task(reporter.run())
             try:

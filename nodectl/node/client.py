@@ -83,6 +83,7 @@ class WorkRow:
     done: int  # bytes of the current step
     total: int | None
     version: int
+    swarm: Mapping[str, Any] = field(default_factory=dict)  # how its fetch goes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -405,10 +406,11 @@ def _peers(documents: Sequence[Mapping[str, Any]]) -> tuple[Peer, ...]:
 
 def _row(document: Mapping[str, Any]) -> WorkRow:
     return WorkRow(
-        work=Work.from_json(_without(document, "done", "total", "version")),
+        work=Work.from_json(_without(document, "done", "total", "swarm", "version")),
         done=document["done"],
         total=document["total"],
         version=document["version"],
+        swarm=document["swarm"],
     )
 
 

@@ -46,13 +46,21 @@ class Reporter:
     """The reports of one job; an `Observer` for the work, which may call it from any thread."""
 
     def __init__(
-        self, takes: Takes, job_id: int, *, pace: Pace | None = None, speakers: int = 1
+        self,
+        takes: Takes,
+        job_id: int,
+        *,
+        pace: Pace | None = None,
+        speakers: int = 1,
+        fetch: Callable[[], Mapping[str, Any] | None] = lambda: None,
     ) -> None:
         """Start with "running", which tells the controller that the job was taken.
 
-        So many `speakers` report at the same time: the more they are, the less each says.
+        So many `speakers` report at the same time: the more they are, the less each says. `fetch`
+        tells how a fetch goes; it is asked when a report is sent.
         """
         self._takes = takes
+        self._fetch = fetch
         self._job_id = job_id
         self._pace = pace or Pace()
         self._interval_s = max(self._pace.interval_s, speakers / _REPORTS_PER_S)
@@ -113,7 +121,8 @@ class Reporter:
         pause_s = self._pace.retry_first_s
         while True:
             try:
-                await self._takes.report(self._job_id, body)
+                fetch = self._fetch() if body["state"] == WorkState.RUNNING.value else None
+                await self._takes.report(self._job_id, {**body, "swarm": fetch} if fetch else body)
             except ControllerUnreachable as exc:
                 log.info("job %s: %s; trying again in %g s", self._job_id, exc, pause_s)
             except NodectlError as exc:

@@ -6,6 +6,7 @@ files (known from the parts).
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from nodectl.store.model import NO_CHUNK, Store, StoredFrame
 from nodectl.swarm.client import FetchOptions, FetchReport, fetch
 from nodectl.swarm.keys import SwarmKeys
 from nodectl.swarm.model import PeerInfo, Phase
+from nodectl.swarm.rate import RateLimiter
 from nodectl.swarm.server import SwarmServer
 from nodectl.swarm.share import Share, SwarmTask
 
@@ -61,13 +63,18 @@ class NodeSwarm:
     """All roots that this process serves and fetches."""
 
     def __init__(self, client: ControlClient, membership: Membership, store: Store) -> None:
-        """Know no root yet; `listening_swarm` sets `url` to where others reach this peer."""
+        """Know no root yet; `listening_swarm` sets `url` to where others reach this peer.
+
+        `upload` and `download` limit all roots together, and may be changed at any time.
+        """
         self.url = ""
+        self.upload = RateLimiter(None, time.monotonic)
+        self.download = RateLimiter(None, time.monotonic)
         self._client = client
         self._name = membership.node
         self._codec = FrameCodec(membership.content_keys)
         self._store = store
-        self.server = SwarmServer(now_ms=client.now_ms)
+        self.server = SwarmServer(now_ms=client.now_ms, upload=self.upload)
         self._roots: dict[Root, _Root] = {}
 
     async def seed(self, held: HeldRoot) -> None:
@@ -169,7 +176,26 @@ class NodeSwarm:
             return Holding(have_bytes=0, complete=False)
         shares = [share for share in (known.meta, known.data) if share is not None]
         complete = known.data is not None and all(share.complete for share in shares)
-        return Holding(have_bytes=sum(share.held_bytes for share in shares), complete=complete)
+        fetches = [share.statistics() for share in shares if share.statistics is not None]
+        return Holding(
+            have_bytes=sum(share.held_bytes for share in shares),
+            complete=complete,
+            fetch=fetches[-1].to_json() if fetches else None,
+        )
+
+    def status(self) -> dict[str, Any]:
+        """Return the limits and how each root goes, as JSON values."""
+        sent = self.server.statistics()
+        return {
+            "node": self._name,
+            "upload_rate": self.upload.rate,
+            "download_rate": self.download.rate,
+            "sent_bytes": sent.bytes_sent,
+            "to": sent.bytes_to,
+            "busy": sent.busy,
+            "refused": sent.refused,
+            "images": [_status(root) for root in self._roots.values()],
+        }
 
     # ------------------------------------------------------------ inside
 
@@ -214,10 +240,27 @@ class NodeSwarm:
             me=PeerInfo(name=self._name, url=self.url),
             source=_Tracker(self, root.held.root),
             step=STEPS[phase],
+            download=self.download,
             observer=observer,
             on_stored=on_stored,
             now_ms=self._client.now_ms,
         )
+
+
+def _status(root: _Root) -> dict[str, Any]:
+    shares = [share for share in (root.meta, root.data) if share is not None]
+    fetches = [share.statistics() for share in shares if share.statistics is not None]
+    peers = {peer.name: peer.url for share in shares for peer in share.peers}
+    return {
+        "name": root.held.name,
+        "generation": root.held.generation,
+        "root": root.held.root.hex(),
+        "held_bytes": sum(share.held_bytes for share in shares),
+        "total_bytes": sum(sum(share.sizes) for share in shares),
+        "complete": root.data is not None and all(share.complete for share in shares),
+        "peers": peers | {peer.name: peer.url for peer in root.peers.values()},
+        "fetch": fetches[-1].to_json() if fetches else None,
+    }
 
 
 @contextlib.asynccontextmanager

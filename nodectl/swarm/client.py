@@ -17,10 +17,8 @@ from typing import Protocol
 
 import aiohttp
 
-from nodectl.content.frame import FrameRef
 from nodectl.errors import NodectlError, SwarmStalled
 from nodectl.events import Note, NullObserver, Observer, StepProgress
-from nodectl.store.model import StoredFrame
 from nodectl.swarm.bitfield import Rng
 from nodectl.swarm.core import Core
 from nodectl.swarm.limits import Limits
@@ -45,7 +43,8 @@ from nodectl.swarm.model import (
 )
 from nodectl.swarm.rate import RateLimiter
 from nodectl.swarm.share import Share
-from nodectl.swarm.transfer import Transfer, check_frames, open_session
+from nodectl.swarm.statistics import FetchStatistics
+from nodectl.swarm.transfer import Good, Transfer, Wanted, check_frames, open_session
 from nodectl.units import format_duration
 
 _log = logging.getLogger(__name__)
@@ -74,6 +73,7 @@ class FetchOptions:
     source: PeerSource
     step: str = "fetch"  # the name of the step in progress events
     limits: Limits | None = None  # None: those of the share
+    download: RateLimiter | None = None  # of all fetches together; None: by `download_rate`
     observer: Observer = field(default_factory=NullObserver)
     on_stored: Callable[[int], None] = lambda _: None  # told each span that is durably here
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000  # the controller's time
@@ -110,7 +110,7 @@ async def fetch(share: Share, options: FetchOptions) -> FetchReport:
             except BaseExceptionGroup as group:
                 raise _first_cause(group) from group
             finally:
-                share.on_peers = None
+                share.on_peers = share.statistics = None
                 share.chill()
     return fetcher.report(options.clock() - began)
 
@@ -122,25 +122,6 @@ def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(found, BaseExceptionGroup):
         found = found.exceptions[0]
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Good:
-    """Frames of one span, checked and not yet stored."""
-
-    span: int
-    frames: list[StoredFrame]
-    indexes: set[int]
-    size: int  # bytes
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """What is asked of a span."""
-
-    span: int
-    indexes: Sequence[int]  # in the span, ascending
-    refs: Sequence[FrameRef]  # the same frames
 
 
 class _Fetcher:
@@ -159,8 +140,8 @@ class _Fetcher:
         self._limits = limits
         self._threads = threads
         self._clock = options.clock
-        rate = RateLimiter(limits.download_rate, self._clock)
-        self._transfer = Transfer(share, options.me, session, limits, options.now_ms, rate)
+        self._rate = options.download or RateLimiter(limits.download_rate, self._clock)
+        self._transfer = Transfer(share, options.me, session, limits, options.now_ms, self._rate)
         self._core = Core(
             me=options.me, sizes=share.sizes, have=share.have, limits=limits, rng=options.rng
         )
@@ -171,10 +152,11 @@ class _Fetcher:
         self._finished = asyncio.Event()
         self._tick_moved = asyncio.Event()
         self._wake_at = 0.0
-        self._good: list[_Good] = []  # waits for the writer
+        self._good: list[Good] = []  # waits for the writer
         self._good_bytes = 0
         self._good_came = asyncio.Event()
         self._good_went = asyncio.Event()
+        self._unchecked = 0  # spans that came
         self._last_came = self._clock()
         self._held = share.held_bytes
         self._total = sum(share.sizes)
@@ -189,6 +171,7 @@ class _Fetcher:
         async with asyncio.TaskGroup() as self._tasks:
             writer = self._tasks.create_task(self._write())
             clock = self._tasks.create_task(self._tick())
+            self._share.statistics = self.statistics
             self._share.on_peers = lambda peers: self._tell(PeersSeen(peers, alive=True))
             self._tell(PeersSeen(self._share.peers, alive=True))
             await writer
@@ -203,6 +186,22 @@ class _Fetcher:
             spans=self._spans,
             bytes_from=dict(self._bytes_from),
             dropped=tuple(self._dropped),
+            failures=dict(self._failures),
+        )
+
+    def statistics(self) -> FetchStatistics:
+        """Return how it goes right now."""
+        core = self._core
+        return FetchStatistics(
+            missing_spans=core.missing.bit_count(),
+            bytes_per_s=core.rate(self._clock()),
+            bytes_from=dict(self._bytes_from),
+            neighbours=len(core.followed),
+            asked=len(self._requests),
+            unchecked=self._unchecked,
+            unstored_bytes=self._good_bytes,
+            unstored_max=self._limits.store_queue_bytes,
+            limited=self._rate.waiting,
             failures=dict(self._failures),
         )
 
@@ -304,7 +303,7 @@ class _Fetcher:
         reply = await self._transfer.span(peer, span, wanted, size, urgent=urgent)
         bad = False
         if reply.body:
-            bad = await self._check(peer, _Wanted(span, wanted, refs), reply.body)
+            bad = await self._check(peer, Wanted(span, wanted, refs), reply.body)
             self._transfer.buffers.give(reply.body)
         failure = Failure.BAD if bad else reply.failure
         self._requests.pop((peer.name, span), None)
@@ -314,15 +313,19 @@ class _Fetcher:
         self._failures[failure] += 1
         self._tell(SpanFailed(peer.name, span, failure, reply.retry_after, reply.alternatives))
 
-    async def _check(self, peer: PeerInfo, wanted: _Wanted, body: memoryview) -> bool:
+    async def _check(self, peer: PeerInfo, wanted: Wanted, body: memoryview) -> bool:
         """Check frames in a thread and queue the good ones; say whether there was a bad one."""
-        frames, places, bad = await asyncio.get_running_loop().run_in_executor(
-            self._threads, check_frames, body, wanted.refs
-        )
+        self._unchecked += 1
+        try:
+            frames, places, bad = await asyncio.get_running_loop().run_in_executor(
+                self._threads, check_frames, body, wanted.refs
+            )
+        finally:
+            self._unchecked -= 1
         if frames:
             size = sum(wanted.refs[place].sealed_len for place in places)
             indexes = {wanted.indexes[place] for place in places}
-            self._good.append(_Good(wanted.span, frames, indexes, size))
+            self._good.append(Good(wanted.span, frames, indexes, size))
             self._good_bytes += size
             self._bytes_from[peer.name] += size
             self._last_came = self._clock()
@@ -365,7 +368,7 @@ class _Fetcher:
             except TimeoutError:
                 return
 
-    def _stored(self, batch: list[_Good]) -> None:
+    def _stored(self, batch: list[Good]) -> None:
         """Tell the share and the caller what is durable now."""
         share = self._share
         before = share.have

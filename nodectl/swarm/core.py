@@ -141,6 +141,10 @@ class Core:
         """The names of the neighbours."""
         return tuple(self._neighbours)
 
+    def rate(self, now: float) -> float:
+        """Return the bytes/s of the last moments before `now`."""
+        return self._pace.rate_at(now)
+
     # --- peers --------------------------------------------------------------------------------
 
     def _meet(self, peers: Sequence[PeerInfo], *, alive: bool = False) -> None:
@@ -234,8 +238,7 @@ class Core:
                 )
 
     def _on_failed(self, event: SpanFailed) -> None:
-        if event.alternatives:
-            self._meet(event.alternatives)
+        self._meet(event.alternatives)
         neighbour = self._neighbours.get(event.peer)
         if neighbour is None:
             return

@@ -22,6 +22,12 @@ class Pace:
         self._times.append(seconds)
         self.p90 = sorted(self._times)[len(self._times) * 9 // 10]
 
+    def rate_at(self, now: float) -> float:
+        """Return the rate as it fell since something came last."""
+        if self._at is None:
+            return 0.0
+        return self.rate * math.exp(min(0.0, self._at - now) / self._tau)
+
     def came(self, size: int, now: float) -> None:
         """Count `size` bytes that came at `now`."""
         if self._at is not None:

@@ -84,18 +84,14 @@ def choose_request(
         rarity: how many of `everyone` have each span.
         rng: breaks ties.
     """
-    with_fetchers = in_rack = 0
+    with_fetchers = 0
     for neighbour in everyone:
         if not neighbour.origin:
             with_fetchers |= neighbour.have
-            if neighbour.same_rack:
-                in_rack |= neighbour.have
     for neighbour in sorted(ready, key=lambda n: _load(n, rng)):
         candidates = wanted & neighbour.may_give()
         if neighbour.origin:
             candidates &= ~with_fetchers
-        if not neighbour.same_rack:
-            candidates &= ~in_rack
         if candidates:
             span = random_span(rarity.rarest(candidates), rng)
             return Choice(neighbour, span, urgent=bool(neighbour.refused_twice >> span & 1))
@@ -103,8 +99,11 @@ def choose_request(
 
 
 def _load(neighbour: Neighbour, rng: Rng) -> tuple[bool, int, bool, float]:
-    """Order by load; but an origin never waits for a request: what it has not sent, nobody has."""
-    idle_origin = neighbour.origin and not neighbour.in_flight
+    """Order by load; but an origin that refused nothing lately never waits for a request.
+
+    What it has not sent, nobody has.
+    """
+    idle_origin = neighbour.origin and not neighbour.in_flight and not neighbour.deferred
     return not idle_origin, neighbour.bytes_in_flight, not neighbour.same_rack, rng.random()
 
 

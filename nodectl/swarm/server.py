@@ -75,6 +75,7 @@ class SwarmServer:
         limits: Limits | None = None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         clock: Callable[[], float] = time.monotonic,
+        upload: RateLimiter | None = None,
     ) -> None:
         """Begin with no swarm.
 
@@ -82,13 +83,14 @@ class SwarmServer:
             limits: the numbers.
             now_ms: unix milliseconds as the controller counts them, for the MACs.
             clock: seconds, for waits.
+            upload: the limit of all that is sent; None: one by `limits.upload_rate`.
         """
         self._limits = limits or Limits()
         self._now_ms = now_ms
         self._clock = clock
         self._served: dict[tuple[Root, Phase], _Served] = {}
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="swarm-serve")
-        self._rate = RateLimiter(self._limits.upload_rate, clock)
+        self._rate = upload or RateLimiter(self._limits.upload_rate, clock)
         self._count: Counter[str] = Counter()
         self._bytes_to: Counter[str] = Counter()
 

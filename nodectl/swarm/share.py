@@ -20,6 +20,7 @@ from nodectl.swarm.bitfield import bits_of, full
 from nodectl.swarm.keys import SwarmKeys
 from nodectl.swarm.limits import Limits
 from nodectl.swarm.model import PeerInfo, Phase
+from nodectl.swarm.statistics import FetchStatistics
 
 Span = Sequence[FrameRef]
 
@@ -60,6 +61,7 @@ class Share:
         self.counts: Sequence[int] = found.counts  # frames of each span
         self.origin = found.have == full(len(task.spans))
         self.on_peers: Callable[[tuple[PeerInfo, ...]], None] | None = None  # heard themselves
+        self.statistics: Callable[[], FetchStatistics] | None = None  # while a fetch runs
         self.checked = 0  # set of spans whose frames were checked in this process
         self._have = found.have
         self._held = found.held

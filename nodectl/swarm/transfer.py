@@ -209,6 +209,25 @@ class Transfer:
         return SpanReply(empty, failure, refusal.retry_after_ms / 1000, refusal.peers)
 
 
+@dataclass(frozen=True, slots=True)
+class Good:
+    """Frames of one span, checked and not yet stored."""
+
+    span: int
+    frames: list[StoredFrame]
+    indexes: set[int]
+    size: int  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked of a span."""
+
+    span: int
+    indexes: Sequence[int]  # in the span, ascending
+    refs: Sequence[FrameRef]  # the same frames
+
+
 def check_frames(
     body: memoryview, refs: Sequence[FrameRef]
 ) -> tuple[list[StoredFrame], list[int], bool]:

@@ -264,3 +264,21 @@ def test_two_hosts_that_listen_everywhere_find_each_other(two_hosts: Commands) -
     assert receipt["from"] == {"c": receipt["fetched_bytes"]}
     nodes = json.loads(two_hosts.ok("c", "node", "list", "--json"))["nodes"]
     assert nodes[1]["address"] == "10.99.0.2"
+
+
+def test_rates_are_set_at_the_start_and_while_it_serves(realm: Commands) -> None:
+    assert "no nodectl serves" in realm.fails("c", 33, "swarm", "limit")
+    realm.fails("c", 14, "serve", "--controller", "--upload-rate", "fast")
+    controller, _ = realm.serve("c", "--controller", "--upload-rate", "3M")
+    shown = json.loads(realm.ok("c", "swarm", "limit", "--json"))
+    assert shown == {"upload_rate": 3 << 20, "download_rate": None}
+    words = ("--upload-rate", "none", "--download-rate", "1M", "--json")
+    shown = json.loads(realm.ok("c", "swarm", "limit", *words))
+    assert shown == {"upload_rate": None, "download_rate": 1 << 20}
+    assert "upload rate: no limit" in realm.ok("c", "swarm", "limit")
+    realm.fails("c", 14, "swarm", "limit", "--upload-rate", "0")
+    realm.fails("c", 28, "swarm", "peers", "nothing")
+    assert json.loads(realm.ok("c", "swarm", "status", "--json")) == {"swarms": []}
+    assert "no job runs" in realm.ok("c", "swarm", "status")
+    assert stop(controller, signal.SIGTERM) == ""
+    assert not (realm.folder / "c" / "serve.sock").exists()

@@ -82,3 +82,27 @@ def test_an_announcement_needs_a_peers_url(url: str) -> None:
 def test_a_count_of_a_query_is_bounded(text: str) -> None:
     with pytest.raises(InvalidInput):
         wire.parse_count({"n": text}, "n", 0, most=10)
+
+
+def test_how_a_fetch_goes_is_taken_as_it_is() -> None:
+    swarm = {"waits_for": "link", "bytes_per_s": 5, "from": {"a": 7}}
+    assert wire.parse_report(_body({"state": "running", "swarm": swarm})).swarm == swarm
+    assert wire.parse_report(_body({"state": "running"})).swarm == {}
+
+
+@pytest.mark.parametrize(
+    "swarm",
+    [
+        {"from": {"a": "much"}},
+        {"from": 3},
+        {"bytes_per_s": "fast"},
+        {"waits_for": "x" * 65},
+        {"x" * 65: 1},
+        {"list": [1]},
+        {str(number): 1 for number in range(40)},
+        {"from": {str(number): 1 for number in range(5000)}},
+    ],
+)
+def test_what_is_no_word_about_a_fetch_is_refused(swarm: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match="swarm"):
+        wire.parse_report(_body({"state": "running", "swarm": swarm}))

@@ -129,3 +129,13 @@ def test_many_speakers_say_less() -> None:
 )  # fmt: skip
 def test_a_line_of_progress_becomes_an_event(document: dict[str, Any], event: object) -> None:
     assert event_of(document) == event
+
+
+def test_how_the_fetch_goes_is_told_while_it_runs() -> None:
+    ear = Ear()
+    reporter = Reporter(ear, 7, pace=PACE, fetch=lambda: {"waits_for": "disk"})
+    _run(ear, reporter, lambda: reporter.succeed({"bytes": 9}))
+    assert ear.heard == [
+        {"state": "running", "step": "queued", "swarm": {"waits_for": "disk"}},
+        {"state": "done", "receipt": {"bytes": 9}},
+    ]

@@ -58,16 +58,14 @@ def test_an_origin_without_a_request_is_asked_first() -> None:
     idle = neighbour("idle", [1])
     chosen = [choose([0, 1], [origin, idle], seed=seed) for seed in range(20)]
     assert all(choice.neighbour is origin for choice in chosen)
+    origin.refuse(2, 9.0)
+    assert (
+        len({choose([0, 1], [origin, idle], seed=seed).neighbour.info for seed in range(20)}) == 2
+    )
+    origin.deferred = 0
     origin.in_flight[0] = 0.0
     origin.bytes_in_flight = 1
     assert choose([0, 1], [origin, idle]).neighbour is idle
-
-
-def test_what_the_own_rack_has_is_not_asked_of_another() -> None:
-    far = neighbour("far", [0, 1])
-    near = neighbour("near", [0], same_rack=True, not_before=9.0)
-    assert choose([0, 1], [far], [far, near]).span == 1
-    assert choose([0], [far], [far, near]) is None
 
 
 def test_what_was_refused_twice_is_urgent_the_third_time() -> None:

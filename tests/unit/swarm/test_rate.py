@@ -27,3 +27,31 @@ def test_without_a_limit_nothing_waits() -> None:
     limiter = RateLimiter(None, lambda: 0.0)
     assert not limiter.limited
     asyncio.run(limiter.take(10**12))
+
+
+def test_another_rate_keeps_the_debt_in_bytes() -> None:
+    bucket = TokenBucket(1000, 0.0)
+    bucket.take(64 * 1024 + 4000, 0.0)
+    bucket.change(2000, 0.0)
+    assert bucket.take(0, 0.0) == 2.0
+
+
+def test_another_limit_holds_at_once_for_those_who_wait() -> None:
+    async def scene() -> None:
+        limiter = RateLimiter(1, asyncio.get_running_loop().time)
+        waiting = asyncio.ensure_future(limiter.take(10**6))  # days
+        await asyncio.sleep(0)
+        assert limiter.waiting == 1
+        limiter.change(10**9)
+        async with asyncio.timeout(5):
+            await waiting
+        assert (limiter.waiting, limiter.rate) == (0, 10**9)
+        limiter.change(1)
+        waiting = asyncio.ensure_future(limiter.take(10**6))
+        await asyncio.sleep(0)
+        limiter.change(None)
+        async with asyncio.timeout(5):
+            await waiting
+        assert not limiter.limited
+
+    asyncio.run(scene())
