@@ -282,3 +282,33 @@ def test_rates_are_set_at_the_start_and_while_it_serves(realm: Commands) -> None
     assert "no job runs" in realm.ok("c", "swarm", "status")
     assert stop(controller, signal.SIGTERM) == ""
     assert not (realm.folder / "c" / "serve.sock").exists()
+
+
+def test_status_says_what_a_node_waits_for_and_a_changed_limit_frees_it(realm: Commands) -> None:
+    tree = realm.folder / "tree"
+    tree.mkdir()
+    for number in range(16):
+        (tree / str(number)).write_bytes(os.urandom(1 << 20))
+    controller, _ = realm.serve("c", "--controller")
+    realm.ok("c", "image", "capture", "golden", "--tree", str(tree))
+    token = realm.ok("c", "token", "create").strip()
+    realm.ok("n1", "join", "--token", token, "--name", "n1")
+    node, _ = realm.serve("n1", "--download-rate", "200K")
+    realm.ok("c", "swarm", "push", "golden", "--nodes", "n1", "--no-wait")
+    told: dict[str, object] = {}
+    deadline = time.monotonic() + WAIT_S
+    while not told.get("from") and time.monotonic() < deadline:
+        swarms = json.loads(realm.ok("c", "swarm", "status", "--json"))["swarms"]
+        told = swarms[0]["nodes"][0]
+    assert told["waits_for"] == "limit"
+    assert list(told["from"]) == ["c"]  # type: ignore[call-overload]
+    assert "limit" in realm.ok("c", "swarm", "status")
+    peers = json.loads(realm.ok("n1", "swarm", "peers", "golden", "--json"))["peers"]
+    assert [peer["node"] for peer in peers] == ["c"]
+    assert peers[0]["came"] > 0
+    realm.ok("n1", "swarm", "limit", "--download-rate", "none")
+    began = time.monotonic()
+    realm.ok("c", "job", "watch", "1")
+    assert time.monotonic() - began < 40  # 80 s at the rate that it began with
+    assert stop(node, signal.SIGTERM) == ""
+    assert stop(controller, signal.SIGTERM) == ""
