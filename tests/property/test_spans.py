@@ -12,7 +12,7 @@ MIB = 1 << 20
 
 def _expected(lengths: list[int]) -> list[list[int]]:
     """Cut sealed lengths as docs/format.md says."""
-    aim = min(max(sum(lengths) // 256, MIB), 4 * MIB)
+    aim = min(max(sum(lengths) // 512, MIB // 2), 4 * MIB)
     spans: list[list[int]] = []
     size = aim
     for number, length in enumerate(lengths):
@@ -48,8 +48,8 @@ def test_spans_hold_each_frame_once_in_order(refs: list[FrameRef], times: int) -
 def test_spans_are_as_many_and_as_large_as_documented(count: int, plain_len: int) -> None:
     table = SpanTable(FrameRow(reference(number, plain_len) for number in range(count)))
     for size in list(table.span_bytes)[:-1]:
-        assert MIB <= size < 4 * MIB + CHUNK_MAX + 100
-    if 256 * (MIB + CHUNK_MAX) <= table.sealed_bytes <= 1024 * MIB:
-        assert len(table) >= 128
-    if table.sealed_bytes > 1024 * MIB:
-        assert len(table) >= 200
+        assert MIB // 2 <= size < 4 * MIB + CHUNK_MAX + 100
+    if 256 * (MIB // 2 + CHUNK_MAX) <= table.sealed_bytes <= 2048 * MIB:
+        assert len(table) >= 256
+    if table.sealed_bytes > 2048 * MIB:
+        assert len(table) >= 400

@@ -28,16 +28,16 @@ def test_a_small_whole_is_one_span() -> None:
 
 
 def test_a_span_ends_with_the_frame_that_brings_it_to_the_aim() -> None:
-    exact = MIB // 2 - OVERHEAD  # two of them are exactly 1 MiB sealed
+    exact = MIB // 4 - OVERHEAD  # two of them are exactly 512 KiB sealed
     assert [len(span) for span in table_of(exact, exact, exact, 1)] == [2, 2]
     assert [len(span) for span in table_of(exact - 1, exact, exact, 1)] == [3, 1]
 
 
-def test_the_aim_is_a_256th_of_the_whole_between_1_and_4_mib() -> None:
+def test_the_aim_is_a_512th_of_the_whole_between_half_a_mib_and_4() -> None:
     def first(count: int) -> int:
         return len(table_of(*[CHUNK_MAX] * count)[0])
 
-    assert [first(count) for count in (200, 256, 600, 1000, 3000)] == [1, 1, 3, 4, 4]
+    assert [first(count) for count in (200, 512, 600, 2000, 3000)] == [1, 1, 2, 4, 4]
 
 
 def test_spans_are_a_sequence() -> None:
