@@ -78,7 +78,6 @@ def serve(
 
     Port 0 takes a free one. When everything listens it prints where; with --json that is one line
     {"ready": true, "control_url": ..., "peer_url": ...}.
-
     The rates are for all swarms together; `nodectl swarm limit` changes them meanwhile.
 
     Exit codes: 14 a wrong address or rate, 25 it serves already, 32 a port is in use, 40 no member,
