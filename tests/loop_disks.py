@@ -58,7 +58,19 @@ class LoopDisk:
         try:
             yield
         finally:
-            sh("partx", "--delete", self.path)
+            self._hide_partitions()
+
+    def _hide_partitions(self) -> None:
+        """Take them off again; a program that looks at all disks may hold one for a moment."""
+        deadline = time.monotonic() + 10
+        while True:
+            done = subprocess.run(
+                ["partx", "--delete", self.path], check=False, capture_output=True, text=True
+            )
+            if done.returncode == 0:
+                return
+            assert time.monotonic() < deadline, done.stderr
+            time.sleep(0.05)
 
     @contextlib.contextmanager
     def mounted(self, number: int, folder: Path) -> Iterator[Path]:

@@ -117,7 +117,7 @@ def capture(
     if dry_run:
         _show_dry_run(tree, options.excludes, options.mounts, json_output=json_output)
         return
-    with lease(folder.store):  # until its root is remembered, gc would see no need of it
+    with lease(_member_store(folder)):  # until its root is remembered, gc would see no need of it
         report = _capture(folder, tree, options, compress, json_output=json_output)
         release = publish_captured(state, name, report.root, report.block, kind="tree")
     _show_captured(release, report, json_output=json_output)
@@ -126,6 +126,11 @@ def capture(
 def _folder_for(name: str, state: Path | None) -> "StateFolder":
     check_name(name)
     return open_state(state)
+
+
+def _member_store(folder: "StateFolder") -> Path:
+    folder.membership()  # without one nothing is made
+    return folder.store
 
 
 def _show_captured(release: "Release", report: "CaptureReport", *, json_output: bool) -> None:
