@@ -12,7 +12,8 @@ from nodectl.content.format import encode_head, encode_part, encode_root_block
 from nodectl.content.frame import Frame, FrameCodec, FrameRef
 from nodectl.content.manifest import KIND_TREE, Entry, Kind, RootBlock
 from nodectl.content.restore import RestoreOptions, RestoreReport, restore_tree
-from nodectl.content.tree import TreeManifest, stored
+from nodectl.content.stored_manifest import stored
+from nodectl.content.tree import TreeManifest
 from nodectl.content.verify import VerifyReport, verify_tree
 from nodectl.events import Event, Note
 from nodectl.ids import FrameId, Root

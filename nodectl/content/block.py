@@ -1,9 +1,7 @@
 """Manifests of block images through a store, and their chunks."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Self
-
-from blake3 import blake3
+from typing import Any
 
 from nodectl.content.block_format import (
     SIZE_MAX,
@@ -12,14 +10,12 @@ from nodectl.content.block_format import (
     encode_block_part,
 )
 from nodectl.content.chunker import RANGE
-from nodectl.content.format import decode_head, encode_head, encode_root_block
 from nodectl.content.frame import FrameCodec, FrameRef
 from nodectl.content.manifest import KIND_BLOCK, RootBlock
-from nodectl.content.spans import FrameRow, SpanTable
-from nodectl.content.tree import read_root_block, stored
+from nodectl.content.stored_manifest import PartWriter, StoredManifest
 from nodectl.errors import ContentInvalid
-from nodectl.ids import FrameId, Root
-from nodectl.store.model import NO_CHUNK, Store, StoredFrame
+from nodectl.ids import Root
+from nodectl.store.model import StoredFrame
 
 
 class BlockManifestWriter:
@@ -27,8 +23,7 @@ class BlockManifestWriter:
 
     def __init__(self, codec: FrameCodec, put: Callable[[StoredFrame], None]) -> None:
         """Begin an empty manifest."""
-        self._codec = codec
-        self._put = put
+        self._part_writer = PartWriter(codec, put)
         self._parts: list[FrameRef] = []
         self._chunks = 0
         self._plain_bytes = 0
@@ -42,51 +37,19 @@ class BlockManifestWriter:
         self._chunks += len(part)
         self._plain_bytes += sum(chunk.ref.plain_len for chunk in part)
         self._sealed_bytes += sum(chunk.ref.sealed_len for chunk in part)
-        self._parts.append(self._add_part(encode_block_part(part)))
+        self._parts.append(self._part_writer.add(encode_block_part(part)))
 
     def finish(self, head: dict[str, Any]) -> tuple[Root, RootBlock, StoredFrame]:
         """Store the head; return id, content and frame of the root block, which goes in last."""
-        head_ref = self._add_part(encode_head(head))
-        block = RootBlock(
-            KIND_BLOCK,
-            self._codec.realm_tag(),
-            self._chunks,
-            self._plain_bytes,
-            self._sealed_bytes,
-            (head_ref, *self._parts),
-        )
-        data = encode_root_block(block)
-        root = Root(blake3(data).digest())
-        return root, block, StoredFrame(FrameId(root), NO_CHUNK, len(data), data)
-
-    def _add_part(self, plain: bytes) -> FrameRef:
-        frame = self._codec.seal(plain, self._codec.chunk_id(plain))
-        self._put(stored(frame))
-        return frame.ref
+        totals = (self._chunks, self._plain_bytes, self._sealed_bytes)
+        return self._part_writer.finish(head, KIND_BLOCK, totals, self._parts)
 
 
-class BlockManifest:
-    """One manifest, read from a store that holds its root block and its parts."""
+class BlockManifest(StoredManifest):
+    """The manifest of a block image."""
 
-    def __init__(self, root: Root, block: RootBlock, store: Store, codec: FrameCodec) -> None:
-        """Use `open`."""
-        self.root = root
-        self.block = block
-        self._store = store
-        self.codec = codec
-
-    @classmethod
-    def open(cls, root: Root, store: Store, codec: FrameCodec) -> Self:
-        """Read and check the root block.
-
-        Raises:
-            FrameMissing: it is not in the store.
-            ContentInvalid: it is damaged, of another realm, or no block image.
-        """
-        block = read_root_block(root, store, codec)
-        if block.kind != KIND_BLOCK:
-            raise ContentInvalid("this is a tree, and no block image")
-        return cls(root, block, store, codec)
+    kind = KIND_BLOCK
+    other_kind = "this is a tree, and no block image"
 
     @property
     def size(self) -> int:
@@ -95,7 +58,7 @@ class BlockManifest:
         Raises:
             FrameMissing, ContentInvalid: as the words say.
         """
-        size = decode_head(self._open(self.block.parts[0])).get("size")
+        size = self.head.get("size")
         if not isinstance(size, int) or not 0 <= size <= SIZE_MAX:
             raise ContentInvalid("the head of a block image states no possible size")
         return size
@@ -121,14 +84,3 @@ class BlockManifest:
     def payload(self) -> Iterator[FrameRef]:
         """Yield the frames of all chunks, one as often as it is used."""
         return (chunk.ref for chunks in self.ranges() for chunk in chunks)
-
-    def span_table(self) -> SpanTable:
-        """Return the spans of all the frames that its content needs."""
-        return SpanTable(FrameRow(self.payload()))
-
-    def meta_table(self) -> SpanTable:
-        """Return the spans of its own parts."""
-        return SpanTable(FrameRow(self.block.parts))
-
-    def _open(self, ref: FrameRef) -> bytes:
-        return self.codec.open(self._store.get(ref.frame_id), ref)

@@ -12,7 +12,7 @@ from nodectl.content.block_source import BlockSource
 from nodectl.content.chunker import BLOCK, RANGE, cut
 from nodectl.content.frame import FrameCodec, FrameRef
 from nodectl.content.manifest import Extent, RootBlock
-from nodectl.content.tree import stored
+from nodectl.content.stored_manifest import stored
 from nodectl.content.workers import WorkerPool
 from nodectl.errors import PathUnreadable
 from nodectl.events import Observer, StepProgress

@@ -3,7 +3,8 @@
 from nodectl.content.block import BlockManifest
 from nodectl.content.frame import FrameCodec
 from nodectl.content.manifest import KIND_BLOCK
-from nodectl.content.tree import TreeManifest, read_root_block
+from nodectl.content.stored_manifest import read_root_block
+from nodectl.content.tree import TreeManifest
 from nodectl.ids import Root
 from nodectl.store.model import Store
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from nodectl.content.frame import FrameCodec, FrameRef
 from nodectl.content.manifest import XATTRS_MAX, Extent, XAttrs, chunk_places
-from nodectl.content.tree import stored
+from nodectl.content.stored_manifest import stored
 from nodectl.errors import PathUnreadable
 from nodectl.ids import ChunkId
 from nodectl.store.index import Index

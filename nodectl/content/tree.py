@@ -6,20 +6,14 @@ them iterates.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
-
-from blake3 import blake3
+from typing import Any
 
 from nodectl.content.format import (
-    decode_head,
     decode_part,
-    decode_root_block,
-    encode_head,
     encode_part,
-    encode_root_block,
     record_bytes,
 )
-from nodectl.content.frame import CHUNK_MAX, Frame, FrameCodec, FrameRef
+from nodectl.content.frame import FrameCodec, FrameRef
 from nodectl.content.manifest import (
     KIND_TREE,
     PART_WEIGHT_MAX,
@@ -32,10 +26,10 @@ from nodectl.content.manifest import (
     chunk_places,
     ends_part,
 )
-from nodectl.content.spans import FrameRow, SpanTable
+from nodectl.content.stored_manifest import PartWriter, StoredManifest
 from nodectl.errors import ContentInvalid
-from nodectl.ids import FrameId, Root
-from nodectl.store.model import NO_CHUNK, Store, StoredFrame
+from nodectl.ids import Root
+from nodectl.store.model import StoredFrame
 
 
 def split_records(entry: Entry) -> Iterator[Entry]:
@@ -83,8 +77,7 @@ class ManifestWriter:
 
     def __init__(self, codec: FrameCodec, put: Callable[[StoredFrame], None]) -> None:
         """Begin an empty manifest."""
-        self._codec = codec
-        self._put = put
+        self._part_writer = PartWriter(codec, put)
         self._order = TreeOrder()
         self._rows: list[Entry] = []
         self._row_bytes = 0
@@ -139,81 +132,24 @@ class ManifestWriter:
         self._order.end_file()
         if self._rows:
             self._end_part()
-        head_ref = self._add_part(encode_head(head))
-        block = RootBlock(
-            KIND_TREE,
-            self._codec.realm_tag(),
+        totals = (
             self._entries,
             sum(part.plain_bytes for part in self.parts),
             sum(part.sealed_bytes for part in self.parts),
-            (head_ref, *self._parts),
         )
-        data = encode_root_block(block)
-        root = Root(blake3(data).digest())
-        return root, block, StoredFrame(FrameId(root), NO_CHUNK, len(data), data)
+        return self._part_writer.finish(head, KIND_TREE, totals, self._parts)
 
     def _end_part(self) -> None:
-        self._parts.append(self._add_part(encode_part(self._rows)))
+        self._parts.append(self._part_writer.add(encode_part(self._rows)))
         self._rows.clear()
         self._row_bytes = 0
 
-    def _add_part(self, plain: bytes) -> FrameRef:
-        if len(plain) > CHUNK_MAX:  # sealed it could not be read by anybody
-            raise ContentInvalid(f"a part of the manifest has {len(plain)} bytes: too much for one")
-        frame = self._codec.seal(plain, self._codec.chunk_id(plain))
-        self._put(stored(frame))
-        return frame.ref
 
+class TreeManifest(StoredManifest):
+    """The manifest of a tree."""
 
-def stored(frame: Frame) -> StoredFrame:
-    """Return a frame as a store takes it."""
-    ref = frame.ref
-    return StoredFrame(ref.frame_id, ref.chunk_id, ref.plain_len, frame.sealed)
-
-
-def read_root_block(root: Root, store: Store, codec: FrameCodec) -> RootBlock:
-    """Read a root block, of whatever kind, and check it.
-
-    Raises:
-        FrameMissing: it is not in the store.
-        ContentInvalid: it is damaged, of an unknown version, or of another realm.
-    """
-    data = store.get(FrameId(root))
-    if blake3(data).digest() != root:
-        raise ContentInvalid(f"the root block {root.hex()} in the store is damaged")
-    block = decode_root_block(data)
-    if block.realm_tag != codec.realm_tag():
-        raise ContentInvalid(f"the manifest {root.hex()} is of another realm")
-    return block
-
-
-class TreeManifest:
-    """One manifest, read from a store that holds its root block and its parts."""
-
-    def __init__(self, root: Root, block: RootBlock, store: Store, codec: FrameCodec) -> None:
-        """Use `open`."""
-        self.root = root
-        self.block = block
-        self._store = store
-        self.codec = codec
-
-    @classmethod
-    def open(cls, root: Root, store: Store, codec: FrameCodec) -> Self:
-        """Read and check the root block.
-
-        Raises:
-            FrameMissing: it is not in the store.
-            ContentInvalid: it is damaged, of an unknown version, or of another realm.
-        """
-        block = read_root_block(root, store, codec)
-        if block.kind != KIND_TREE:
-            raise ContentInvalid("this is a block image, and no tree")
-        return cls(root, block, store, codec)
-
-    @property
-    def head(self) -> dict[str, Any]:
-        """What was left out and where it came from (reads part 0)."""
-        return decode_head(self._open(self.block.parts[0]))
+    kind = KIND_TREE
+    other_kind = "this is a block image, and no tree"
 
     @property
     def part_count(self) -> int:
@@ -249,21 +185,6 @@ class TreeManifest:
         if count != self.block.entries:
             raise ContentInvalid(f"the manifest {self.root.hex()} is not complete")
 
-    def span_table(self) -> SpanTable:
-        """Return the spans of all the frames that its files need."""
-        return SpanTable(FrameRow(self.payload()))
-
     def payload(self) -> Iterator[FrameRef]:
         """Yield the frames of all its files, one as often as it is used."""
         return (ref for entry in self.entries() for ref in entry.chunks)
-
-    def meta_table(self) -> SpanTable:
-        """Return the spans of its own parts."""
-        return SpanTable(FrameRow(self.block.parts))
-
-    def through(self, store: Store) -> "TreeManifest":
-        """Return the same manifest read from another store."""
-        return TreeManifest(self.root, self.block, store, self.codec)
-
-    def _open(self, ref: FrameRef) -> bytes:
-        return self.codec.open(self._store.get(ref.frame_id), ref)

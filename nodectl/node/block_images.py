@@ -20,7 +20,7 @@ from nodectl.content.block_restore import (
     restore_block,
 )
 from nodectl.content.frame import LEVEL_BEST, LEVEL_FAST, FrameCodec
-from nodectl.content.tree import stored
+from nodectl.content.stored_manifest import stored
 from nodectl.errors import FrameMissing
 from nodectl.events import Observer
 from nodectl.ids import FrameId

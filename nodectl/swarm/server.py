@@ -126,10 +126,6 @@ class SwarmServer:
         served = _Served(share, admission, {})
         return self._served.setdefault((task.root, task.phase), served).share
 
-    def remove_swarm(self, root: Root, phase: Phase) -> None:
-        """Serve a swarm no longer; who asks gets 404."""
-        self._served.pop((root, phase), None)
-
     def statistics(self) -> ServerStatistics:
         """Return what was done so far."""
         count = self._count

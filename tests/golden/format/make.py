@@ -15,7 +15,8 @@ from blake3 import blake3
 
 from nodectl.content.frame import FrameCodec, FrameRef
 from nodectl.content.manifest import Entry, Kind, RootBlock, chunk_places
-from nodectl.content.tree import ManifestWriter, stored
+from nodectl.content.stored_manifest import stored
+from nodectl.content.tree import ManifestWriter
 from nodectl.ids import Root
 from nodectl.store.disk import DiskStore
 from nodectl.store.model import StoredFrame
