@@ -5,7 +5,7 @@ A leaf is named by what the user faces. Fields hold facts; `str()` makes the one
 
 Exit codes: 1 a bug of ours, 2 wrong usage (typer), 10-19 input and files, 20-29 content and
 store, 30-39 swarm, 40-49 trust, join and controller, 50-69 disks, 70-79 the zipapp itself,
-80-89 more of trust, 130 stopped by Ctrl-C.
+80-89 more of trust, 90-99 inventory and identity of nodes, 130 stopped by Ctrl-C.
 """
 
 from typing import ClassVar
@@ -307,3 +307,9 @@ class RecoveryInvalid(NodectlError):
     """The recovery file is damaged, or the passphrase is another one."""
 
     exit_code = 82
+
+
+class InventoryInvalid(NodectlError):
+    """What was said of a node has mistakes; each is named with its field."""
+
+    exit_code = 90

@@ -17,6 +17,7 @@ from nodectl.cli import (
     demo,
     disk,
     image,
+    inventory,
     job,
     node,
     publisher,
@@ -51,8 +52,8 @@ app = typer.Typer(
 )
 
 for module in (
-    demo, realm, realm_keys, token, serve, node, image, publisher, job, swarm, clone, disk, store,
-    audit, version,
+    demo, realm, realm_keys, token, serve, node, inventory, image, publisher, job, swarm, clone,
+    disk, store, audit, version,
 ):  # fmt: skip
     module.register(app)
 

@@ -20,6 +20,7 @@ from nodectl.controller import policy, wire
 from nodectl.controller.audit import Audit
 from nodectl.controller.auth import NODE, Gate, Heard
 from nodectl.controller.bell import Bell
+from nodectl.controller.inventory_api import InventoryApi
 from nodectl.controller.jobs import Jobs, Patience
 from nodectl.controller.members import Members
 from nodectl.controller.releases import Releases
@@ -69,6 +70,7 @@ class ControlApi:
         self._realm = realm
         self._now = clocks.now
         self.members = Members(catalog, realm, clocks.now)
+        self.inventory = InventoryApi(catalog, self._note)
         self.releases = Releases(catalog, realm, clocks.now)
         self.tracker = Tracker(clocks.monotonic, clocks.rng)
         reapply(audit, self.members, self.releases)
@@ -94,6 +96,7 @@ class ControlApi:
             ("POST", "/v1/renew"): self._renew,
             ("GET", "/v1/nodes"): self._list_nodes,
             ("DELETE", "/v1/nodes/{name}"): self._remove_node,
+            **self.inventory.routes(),
             ("GET", "/v1/releases"): self._list_releases,
             ("POST", "/v1/releases"): self._publish,
             ("GET", "/v1/releases/{name}"): self._show_release,

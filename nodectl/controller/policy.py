@@ -50,6 +50,10 @@ POLICY: Mapping[tuple[str, str], Rights] = {
     ("POST", "/v1/renew"): Rights(_ALL, _ALL, _ALL),  # its own certificate, by its own name
     ("GET", "/v1/nodes"): Rights(_ALL, _NONE, _NONE),
     ("DELETE", "/v1/nodes/{name}"): Rights(_ALL, _OWN, _OWN),
+    ("GET", "/v1/inventory"): Rights(_ALL, _NONE, _NONE),
+    ("POST", "/v1/inventory"): Rights(_ALL, _NONE, _NONE),
+    ("GET", "/v1/inventory/{name}"): Rights(_ALL, _OWN, _OWN),
+    ("DELETE", "/v1/inventory/{name}"): Rights(_ALL, _NONE, _NONE),
     ("GET", "/v1/releases"): Rights(_ALL, _ALL, _NONE),
     ("POST", "/v1/releases"): Rights(_ALL, _NONE, _NONE),
     ("GET", "/v1/releases/{name}"): Rights(_ALL, _ALL, _ALL),

@@ -283,6 +283,12 @@ class ControlClient:
 
     # --- asking ------------------------------------------------------------------------------
 
+    async def ask(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Ask what has no method of its own here: errors as of any other."""
+        return await self._ask(method, path, body)
+
     async def _ask(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, wait_s: float = 0
     ) -> dict[str, Any]:

@@ -39,6 +39,7 @@ def _paths(me: str, other: str) -> dict[tuple[str, str], tuple[str, str]]:
     root = ROOT.hex()
     one = {
         "/v1/nodes/{name}": (f"/v1/nodes/{me}", f"/v1/nodes/{other}"),
+        "/v1/inventory/{name}": (f"/v1/inventory/{me}", f"/v1/inventory/{other}"),
         "/v1/releases/{name}": ("/v1/releases/golden",) * 2,
         "/v1/releases/{name}/{generation}": ("/v1/releases/golden/1",) * 2,
         "/v1/releases/{name}/{generation}/signature": ("/v1/releases/golden/1/signature",) * 2,
@@ -141,7 +142,7 @@ def _walk(name: str, role: Role) -> list[tuple[str, str, bool]]:
         if foreign != own:
             asked.append((method, foreign, scope is Scope.ALL))
     # Removing a member changes what the others may do: last, and oneself at the very end.
-    return sorted(asked, key=lambda one: (one[0] == "DELETE", name in one[1]))
+    return sorted(asked, key=lambda one: (one[0] == "DELETE", one[1] == f"/v1/nodes/{name}"))
 
 
 def test_each_role_may_call_what_the_table_says(tmp_path: Path) -> None:

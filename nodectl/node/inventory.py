@@ -1,0 +1,62 @@
+"""The inventory as a member asks for it: its own, or as an operator everybody's."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nodectl.catalog.inventory import NodeInventory
+from nodectl.catalog.inventory_text import read_inventory
+from nodectl.catalog.model import ABSENT
+from nodectl.errors import UnknownNode
+from nodectl.node.client import ControlClient
+
+_BATCH = 100  # nodes in one request: the controller answers others in between
+
+
+async def inventory_of(client: ControlClient, name: str) -> tuple[NodeInventory, int]:
+    """Return what is said of a node, and its revision.
+
+    Raises:
+        UnknownNode: nothing is.
+    """
+    return _said(await client.ask("GET", f"/v1/inventory/{name}"))
+
+
+async def inventory_or_new(client: ControlClient, name: str) -> tuple[NodeInventory, int]:
+    """Return what is said of a node, or an empty inventory with the revision for "absent"."""
+    try:
+        return await inventory_of(client, name)
+    except UnknownNode:
+        return NodeInventory(name=name), ABSENT
+
+
+async def all_inventories(client: ControlClient) -> list[tuple[NodeInventory, int]]:
+    """Return what is said of every node, joined or not, by name."""
+    return [_said(one) for one in (await client.ask("GET", "/v1/inventory"))["nodes"]]
+
+
+async def write_inventories(
+    client: ControlClient, wanted: Sequence[tuple[NodeInventory, int]]
+) -> None:
+    """Write what is said of nodes, if their revisions are those given (0: not there yet).
+
+    Raises:
+        NameTaken: a node is there already, or another has one of its MACs or addresses.
+        WriteConflict: somebody else changed a node meanwhile.
+    """
+    for start in range(0, len(wanted), _BATCH):
+        nodes = [
+            {"inventory": one.to_json(), "revision": revision}
+            for one, revision in wanted[start : start + _BATCH]
+        ]
+        await client.ask("POST", "/v1/inventory", {"nodes": nodes})
+
+
+async def forget_inventory(client: ControlClient, name: str) -> None:
+    """Forget what is said of a node; its membership stays."""
+    await client.ask("DELETE", f"/v1/inventory/{name}")
+
+
+def _said(answer: Mapping[str, Any]) -> tuple[NodeInventory, int]:
+    document = answer["inventory"]
+    found = read_inventory(document, name=document["name"], source="the controller's answer")
+    return found, answer["revision"]

@@ -1,0 +1,66 @@
+"""Inventories for tests: random valid ones, and one node with every kind of interface."""
+
+import ipaddress
+
+from hypothesis import strategies as st
+
+from nodectl.catalog.inventory import (
+    Bond,
+    BondMode,
+    Bridge,
+    Dhcp,
+    Interface,
+    NodeInventory,
+    Route,
+    Vlan,
+)
+
+names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,12}", fullmatch=True)
+_texts = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=12)
+
+
+@st.composite
+def _interfaces(draw: st.DrawFn, node: int) -> tuple[Interface, ...]:
+    made = []
+    for index in range(draw(st.integers(0, 4))):
+        host = node * 8 + index + 1
+        addresses = draw(st.sampled_from([(), (f"10.{index}.0.{host}/24",)]))
+        gateway = (f"10.{index}.0.254",) if addresses and index == 0 and draw(st.booleans()) else ()
+        routes = (Route(to="10.99.0.0/16", via=f"10.{index}.0.254", metric=7),) if addresses else ()
+        kind = draw(st.sampled_from(["card", "vlan", "bond", "bridge"])) if index else "card"
+        one = Interface(
+            name=f"if{index}",
+            mac=f"52:54:00:00:{node:02x}:{index:02x}" if kind == "card" else "",
+            addresses=addresses,
+            gateway=gateway,
+            mtu=draw(st.sampled_from([None, 1500, 9000])) if kind != "vlan" else None,
+            dhcp=draw(st.sampled_from(list(Dhcp))),
+            dns=draw(st.sampled_from([(), (str(ipaddress.ip_address("10.0.0.2")),)])),
+            search=draw(st.sampled_from([(), ("example.org",)])),
+            routes=routes,
+            vlan=Vlan(id=index, link="if0") if kind == "vlan" else None,
+            bridge=Bridge(members=()) if kind == "bridge" else None,
+            bond=Bond(mode=draw(st.sampled_from(list(BondMode))), members=(f"card{index}",))
+            if kind == "bond"
+            else None,
+        )
+        made.append(one)
+        if kind == "bond":
+            made.append(Interface(name=f"card{index}", mac=f"52:54:00:01:{node:02x}:{index:02x}"))
+    return tuple(made)
+
+
+@st.composite
+def inventories(draw: st.DrawFn, node: int = 1) -> NodeInventory:
+    """Return a valid inventory; two of different `node` (0 to 30) share nothing."""
+    return NodeInventory(
+        name=draw(names),
+        rack=draw(st.one_of(st.just(""), names)),
+        groups=tuple(sorted(draw(st.sets(names, max_size=3)))),
+        macs=draw(st.sampled_from([(), (f"52:54:00:02:{node:02x}:01",)])),
+        interfaces=draw(_interfaces(node)),
+        attributes=dict(sorted(draw(st.dictionaries(st.sampled_from("abc"), _texts)).items())),
+        bmc=draw(st.sampled_from(["", f"10.200.0.{node}", f"bmc{node}.example.org"])),
+        image=draw(st.one_of(st.just(""), names)),
+        layout=draw(st.one_of(st.just(""), names)),
+    )
