@@ -1,9 +1,10 @@
 """A laboratory of hosts: network namespaces on one bridge, every link shaped in both directions.
 
 Host n has the address 10.77.x.y, an interface `eth0`, and a link of `rate` Mbit/s up and down
-(token bucket filters at both ends; the bridge itself is not shaped). The bridge stands in a
-namespace of its own, so nothing of the machine's own network is touched. All names carry the
-process id; what a killed predecessor left is removed at the start.
+(token bucket filters at both ends; the bridge itself is not shaped). With racks there is a bridge
+for each, and a shaped uplink from it to a bridge in the middle. The bridges stand in a namespace of
+their own, so nothing of the machine's own network is touched. All names carry the process id; what
+a killed predecessor left is removed at the start.
 """
 
 import contextlib
@@ -49,10 +50,13 @@ def _ip(*words: str, space: str = "") -> str:
 
 @dataclass(slots=True)
 class Lab:
-    """The hosts 0 to `hosts - 1`; host 0 is the one that seeds."""
+    """The hosts 0 to `hosts - 1`, and `extra` ones; host 0 is the one that seeds."""
 
     hosts: int
     rate_mbit: float
+    extra: tuple[int, ...] = ()  # numbers of more hosts, such as the controller's
+    racks: int = 1  # host n stands in rack n % racks
+    uplink_mbit: float = 0.0  # of each rack to the middle, both ways; 0: as fast as it goes
     prefix: str = field(default_factory=lambda: f"{_PREFIX}{os.getpid()}-")
 
     def space(self, host: int) -> str:
@@ -68,41 +72,79 @@ class Lab:
         """Return the command that runs `argv` on a host, as the same process."""
         return _in_space(self.space(host), argv)
 
+    def rack(self, host: int) -> int:
+        """Return the rack that a host stands in."""
+        return host % self.racks
+
     def sent_bytes(self, host: int) -> int:
         """Return what a host has sent over its link so far: headers count, too."""
-        switch = f"{self.prefix}sw"
-        text = _ip("-statistics", "-json", "link", "show", f"p{host}", space=switch)
+        return self._received_at(f"p{host}")
+
+    def uplink_bytes(self) -> int:
+        """Return what came into all racks from others so far: headers count, too."""
+        racks = range(self.racks) if self.racks > 1 else ()
+        return sum(self._received_at(f"up{rack}") for rack in racks)
+
+    def _received_at(self, port: str) -> int:
+        """Return what a port of the switch has received."""
+        text = _ip("-statistics", "-json", "link", "show", port, space=self._switch)
         statistics: dict[str, Any] = json.loads(text)[0]["stats64"]
         return int(statistics["rx"]["bytes"])
 
-    def build(self) -> None:
-        """Make the bridge and the hosts."""
-        switch = f"{self.prefix}sw"
-        _ip("netns", "add", switch)
-        # No snooping: multicast goes to every port, as on a switch without IGMP querier.
-        bridge = ("add", "br0", "type", "bridge", "forward_delay", "0", "mcast_snooping", "0")
-        _ip("link", *bridge, space=switch)
-        _ip("link", "set", "br0", "up", space=switch)
-        for host in range(self.hosts):
-            space, port = self.space(host), f"p{host}"
-            _ip("netns", "add", space)
-            peer = ("peer", "name", port, "netns", switch)
-            _ip("link", "add", "eth0", "netns", space, "type", "veth", *peer)
-            _ip("link", "set", "lo", "up", space=space)
-            # "brd +": without a broadcast address udpcast finds nobody.
-            address = f"{self.address(host)}/16"
-            _ip("addr", "add", address, "brd", "+", "dev", "eth0", space=space)
-            _ip("link", "set", "eth0", "up", space=space)
-            _ip("route", "add", "224.0.0.0/4", "dev", "eth0", space=space)
-            _ip("link", "set", port, "master", "br0", "up", space=switch)
-            self._shape(space, "eth0")
-            self._shape(switch, port)
+    @property
+    def _switch(self) -> str:
+        return f"{self.prefix}sw"
 
-    def _shape(self, space: str, device: str) -> None:
+    def build(self) -> None:
+        """Make the bridges and the hosts."""
+        _ip("netns", "add", self._switch)
+        for rack in range(self.racks):
+            self._add_bridge(f"br{rack}")
+        if self.racks > 1:
+            self._add_bridge("middle")
+            for rack in range(self.racks):
+                self._add_uplink(rack)
+        for host in (*range(self.hosts), *self.extra):
+            self._add_host(host)
+
+    def _add_bridge(self, name: str) -> None:
+        # No snooping: multicast goes to every port, as on a switch without IGMP querier.
+        bridge = ("add", name, "type", "bridge", "forward_delay", "0", "mcast_snooping", "0")
+        _ip("link", *bridge, space=self._switch)
+        _ip("link", "set", name, "up", space=self._switch)
+
+    def _add_uplink(self, rack: int) -> None:
+        ends = (f"up{rack}", f"down{rack}")
+        _ip("link", "add", ends[0], "type", "veth", "peer", "name", ends[1], space=self._switch)
+        for end, bridge in zip(ends, (f"br{rack}", "middle"), strict=True):
+            _ip("link", "set", end, "master", bridge, "up", space=self._switch)
+            if self.uplink_mbit:
+                self._shape(self._switch, end, self.uplink_mbit)
+
+    def _add_host(self, host: int) -> None:
+        space, port = self.space(host), f"p{host}"
+        _ip("netns", "add", space)
+        peer = ("peer", "name", port, "netns", self._switch)
+        _ip("link", "add", "eth0", "netns", space, "type", "veth", *peer)
+        _ip("link", "set", "lo", "up", space=space)
+        # "brd +": without a broadcast address udpcast finds nobody.
+        address = f"{self.address(host)}/16"
+        _ip("addr", "add", address, "brd", "+", "dev", "eth0", space=space)
+        _ip("link", "set", "eth0", "up", space=space)
+        _ip("route", "add", "224.0.0.0/4", "dev", "eth0", space=space)
+        _ip("link", "set", port, "master", f"br{self.rack(host)}", "up", space=self._switch)
+        self.set_rate(host, self.rate_mbit)
+
+    def set_rate(self, host: int, mbit: float) -> None:
+        """Shape a host's link to `mbit` Mbit/s, up and down; it may be in use."""
+        self._shape(self.space(host), "eth0", mbit)
+        self._shape(self._switch, f"p{host}", mbit)
+
+    def _shape(self, space: str, device: str, mbit: float) -> None:
         # 4 ms of burst, two packets at least; a queue of 50 ms, as a small switch has.
-        burst = max(2 * _MTU, int(self.rate_mbit * 1e6 / 8 * 0.004))
-        tbf = ("tbf", "rate", f"{self.rate_mbit}mbit", "burst", str(burst), "latency", "50ms")
-        _run(_in_space(space, ["tc", "qdisc", "add", "dev", device, "root", *tbf]))
+        burst = max(2 * _MTU, int(mbit * 1e6 / 8 * 0.004))
+        tbf = ("tbf", "rate", f"{mbit}mbit", "burst", str(burst), "latency", "50ms")
+        _run(_in_space(space, ["tc", "qdisc", "replace", "dev", device, "root", *tbf]))
 
     def remove(self) -> None:
         """Kill what runs on the hosts and remove them."""
@@ -136,12 +178,19 @@ def _exit(number: int, _frame: FrameType | None) -> None:
 
 
 @contextlib.contextmanager
-def lab(hosts: int, rate_mbit: float) -> Iterator[Lab]:
+def lab(
+    hosts: int,
+    rate_mbit: float,
+    *,
+    extra: tuple[int, ...] = (),
+    racks: int = 1,
+    uplink_mbit: float = 0.0,
+) -> Iterator[Lab]:
     """Build a laboratory; it is removed however the block ends, by a signal too."""
     _remove(name for name in _names() if _of_the_dead(name))
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _exit)
-    built = Lab(hosts, rate_mbit)
+    built = Lab(hosts, rate_mbit, extra=extra, racks=racks, uplink_mbit=uplink_mbit)
     try:
         built.build()
         yield built

@@ -1,423 +1,391 @@
 """From one host to N hosts over shaped links: nodectl, and what people use today.
 
-    .venv/bin/python bench/swarm.py --nodes 8 --rate 200 --bytes 204M --tool curl,rsync,udpcast
+    .venv/bin/python bench/swarm.py --nodes 8 --rate 200 --bytes 256M --tool nodectl,udpcast
+    .venv/bin/python bench/swarm.py --nodes 8 --scenario cold,kill,liar --runs 5
+    .venv/bin/python bench/swarm.py --all --markdown docs/swarm-figures.md
 
 Needs root: it builds network namespaces (bench/lab.py). Every tool moves the same number of bytes
 to the same hosts over the same links, one tool after the other. With --bytes: a file of random
 bytes, which no compression shrinks. With --tree: nodectl captures that tree, and the others
-move one file as large as its sealed store (without nodectl among the tools: `tar | zstd -3` of it).
+move one file as large as its sealed content; with --raw, udpcast and libtorrent also its plain tar.
 
-A result is one JSON line: `seconds` until the last host has everything (for
+A result is one JSON line, the median of --runs: `seconds` until the last host has everything (for
 nodectl: until `swarm push` says so; `last_s` is what its last node took), `bound_s` = bytes * 8 /
-rate (headers not counted: TCP over Ethernet reaches 95 % of it), `ratio`, `seeder_copies` = what
-the seeding host sent over its link, in copies; `cpu_share` near 1 says that the machine's
-processors and not the links were the limit. Received files are compared with the one that was
-sent.
+rate (headers not counted: TCP over Ethernet reaches 95 % of it), `ratio` = seconds / bound_s,
+`seeder_copies` = what the seeding host sent over its link, in copies; `cpu_share` near 1 says that
+the machine's processors and not the links were the limit. Every byte that a host received is
+checked: files are compared with the one that was sent, frames with the ids in the manifest.
+
+Scenarios (bench/scenarios.py) disturb nodectl; `undisturbed` is the last_s of their nodes over that
+of an undisturbed push (`cold`, which is run in the same call), `limit` what it may be.
 """
 
 import argparse
-import concurrent.futures
-import contextlib
-import filecmp
 import os
 import random
-import shutil
-import signal
-import subprocess
+import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cluster
+import figures
 import lab
-import nodectl_hosts
+import rivals
+import scenarios
 from measure import DEFAULT_NODECTL, REPOSITORY, Failed, command_words, emit, machine, pipeline, say
 
 sys.path.insert(0, str(REPOSITORY))
 
 from nodectl.units import parse_size
 
-_HTTP_PORT = 8080
-_RSYNC_PORT = 873
-_END_S = 5.0
+NODECTL = "nodectl"
+TOOLS = (NODECTL, *rivals.RIVALS)
+RAW = "-tar"  # the same tool, on the tar of a tree
+_RAW_TOOLS = ("udpcast", "libtorrent")
+_UPDATE_PARTS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """What every tool gets: the hosts, the file, and a folder for each host."""
+class Plan:
+    """What to measure on one laboratory."""
 
-    hosts: lab.Lab
-    file: Path
-    folder: Path  # empty; one tool's own
+    nodes: int
+    rate_mbit: float
+    tools: tuple[str, ...]
+    scenarios: tuple[str, ...]  # for nodectl
+    runs: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Bench:
+    """What one call measures with; results go to stdout and are kept."""
+
+    args: argparse.Namespace
+    folder: Path
+    rows: list[dict[str, Any]]
+    wanted: set[str]  # scenarios of all plans
+    realm: cluster.Realm | None = None
+    cold: dict[str, Any] = field(default_factory=dict)  # the last undisturbed push
+    failures: int = 0
 
     @property
-    def fetchers(self) -> range:
-        """The hosts that have nothing yet."""
-        return range(1, self.hosts.hosts)
+    def payload(self) -> Path:
+        """The one file that the rivals move."""
+        return self.folder / "source" / "payload"
 
-    def place(self, host: int) -> Path:
-        """Return a host's own folder; it exists."""
-        place = self.folder / f"host-{host}"
-        place.mkdir(exist_ok=True)
-        return place
-
-    def received(self, host: int) -> Path:
-        """Return where a host puts the file."""
-        return self.place(host) / self.file.name
+    def tell(self, row: dict[str, Any]) -> None:
+        """Print a result, and keep it."""
+        self.rows.append(row)
+        self.failures += "error" in row
+        emit(row)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What one tool took."""
-
-    seconds: float  # until the last host has everything and the caller knows
-    finished_s: tuple[float, ...]  # of each host, the first to finish first
-    seeder_bytes: int
-    cpu_s: float
-    max_rss_bytes: int
-
-
-class Rival:
-    """A program that moves one file: servers on host 0, and one command on each other host."""
-
-    needs: Sequence[str] = ()
-    port = 0  # that the server listens on; 0: nothing to wait for
-    server_ends = False  # the server is the sender and ends by itself
-
-    def server(self, case: Case) -> list[str]:
-        """Return the command for host 0."""
-        raise NotImplementedError
-
-    def client(self, case: Case, host: int) -> list[str]:
-        """Return the command for another host; it ends, or says "done", when it has the file."""
-        raise NotImplementedError
+def main() -> None:
+    """Measure, and end with status 0 when every tool that was there worked."""
+    args = arguments()
+    if args.json:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - to the end
+    plans = _plans(args)
+    with tempfile.TemporaryDirectory(prefix="nodectl-bench-", dir=args.scratch) as folder:
+        wanted = {name for plan in plans for name in plan.scenarios}
+        bench = Bench(args=args, folder=Path(folder), rows=[], wanted=wanted)
+        for plan in plans:
+            measure(bench, plan)
+    if args.markdown:
+        args.markdown.write_text(figures.markdown(bench.rows, sys.argv[1:]), encoding="utf-8")
+    sys.exit(1 if bench.failures else 0)
 
 
-class Curl(Rival):
-    """Each host fetches from one HTTP server."""
-
-    needs = ("curl",)
-    port = _HTTP_PORT
-
-    def server(self, case: Case) -> list[str]:
-        words = ("-m", "http.server", str(_HTTP_PORT), f"--directory={case.file.parent}")
-        return [sys.executable, *words]
-
-    def client(self, case: Case, host: int) -> list[str]:
-        url = f"http://{case.hosts.address(0)}:{_HTTP_PORT}/{case.file.name}"
-        return ["curl", "--silent", "--fail", "--output", str(case.received(host)), url]
-
-
-class Rsync(Rival):
-    """Each host fetches from one rsync daemon; whole files, as over a network."""
-
-    needs = ("rsync",)
-    port = _RSYNC_PORT
-
-    def server(self, case: Case) -> list[str]:
-        config = case.folder / "rsyncd.conf"
-        config.write_text(
-            f"use chroot = no\nuid = 0\ngid = 0\npid file = {case.folder}/rsyncd.pid\n"
-            f"[bench]\npath = {case.file.parent}\nread only = yes\n",
-            encoding="utf-8",
+def _plans(args: argparse.Namespace) -> tuple[Plan, ...]:
+    if args.all:
+        return figures.plans(Plan, args.runs)
+    return tuple(
+        Plan(
+            nodes=nodes,
+            rate_mbit=args.rate,
+            tools=tuple(args.tool),
+            scenarios=tuple(args.scenario),
+            runs=args.runs,
         )
-        return ["rsync", "--daemon", "--no-detach", f"--config={config}"]
-
-    def client(self, case: Case, host: int) -> list[str]:
-        source = f"rsync://{case.hosts.address(0)}/bench/{case.file.name}"
-        return ["rsync", "--quiet", source, str(case.received(host))]
-
-
-class Udpcast(Rival):
-    """One multicast to all; the sender starts when every receiver is there."""
-
-    needs = ("udp-sender", "udp-receiver")
-    server_ends = True
-
-    def server(self, case: Case) -> list[str]:
-        receivers = f"--min-receivers={len(case.fetchers)}"
-        # Above what the link carries, its queue overflows and slices are sent again and again.
-        rate = f"--max-bitrate={int(case.hosts.rate_mbit * 950)}k"
-        options = ("--nokbd", "--interface=eth0", rate, receivers)
-        return ["udp-sender", f"--file={case.file}", *options]
-
-    def client(self, case: Case, host: int) -> list[str]:
-        file = f"--file={case.received(host)}"
-        return ["udp-receiver", file, "--nokbd", "--interface=eth0"]
-
-
-class Libtorrent(Rival):
-    """A BitTorrent swarm; every peer is told of every other at the start."""
-
-    needs = ("/usr/bin/python3",)
-
-    def _peer(self, case: Case, role: str, host: int) -> list[str]:
-        torrent = case.folder / "bench.torrent"
-        if not torrent.exists():
-            make = (
-                "import libtorrent as lt, sys\n"
-                "storage = lt.file_storage()\n"
-                "lt.add_files(storage, sys.argv[1])\n"
-                "torrent = lt.create_torrent(storage, piece_size=1 << 20)\n"
-                "lt.set_piece_hashes(torrent, sys.argv[2])\n"
-                "open(sys.argv[3], 'wb').write(lt.bencode(torrent.generate()))\n"
-            )
-            words = (str(case.file), str(case.file.parent), str(torrent))
-            pipeline((("/usr/bin/python3", "-c", make, *words),))
-        folder = case.file.parent if role == "seed" else case.place(host)
-        peers = [case.hosts.address(n) for n in range(case.hosts.hosts) if n != host]
-        program = REPOSITORY / "bench" / "torrent_peer.py"
-        words = (role, str(torrent), str(folder), case.hosts.address(host), *peers)
-        return ["/usr/bin/python3", str(program), *words]
-
-    def server(self, case: Case) -> list[str]:
-        return self._peer(case, "seed", 0)
-
-    def client(self, case: Case, host: int) -> list[str]:
-        return self._peer(case, "fetch", host)
-
-
-RIVALS: dict[str, Rival] = {
-    "curl": Curl(),
-    "rsync": Rsync(),
-    "udpcast": Udpcast(),
-    "libtorrent": Libtorrent(),
-}
-TOOLS = ("nodectl", *RIVALS)
-
-
-@contextlib.contextmanager
-def _started(argv: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(
-        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        for nodes in args.nodes
     )
+
+
+def measure(bench: Bench, plan: Plan) -> None:
+    """Run tool after tool, and nodectl in scenario after scenario, on laboratories as they need."""
+    say(f"{plan.nodes} nodes at {plan.rate_mbit:g} Mbit/s")
+    tools = [tool for tool in plan.tools if not _skipped(bench, tool)]
+    wanted = [scenarios.SCENARIOS[name] for name in plan.scenarios]
     try:
-        yield process
-    finally:
-        for pipe in (process.stdin, process.stdout):
-            if pipe:
-                pipe.close()
-        if process.returncode is None:
-            process.kill()
-            process.wait()
+        with _hosts(plan) as hosts:
+            _prepare(bench, hosts, tools)
+            flat = [scenario for scenario in wanted if scenario.racks == 1]
+            for tool in tools:
+                _tool(bench, plan, hosts, tool, flat)
+        racked = [scenario for scenario in wanted if scenario.racks > 1]
+        for scenario in racked if NODECTL in tools else ():
+            with _hosts(plan, racks=scenario.racks) as hosts:
+                _tool(bench, plan, hosts, NODECTL, [scenario])
+    except (Failed, OSError) as failed:
+        say(f"failed: {failed}")
+        bench.tell({"work": "swarm", "nodes": plan.nodes, "error": str(failed)})
 
 
-def _until_done(process: subprocess.Popen[bytes], began: float) -> float:
-    """Wait until a process says "done" or ends; return the seconds since `began`."""
-    assert process.stdout
-    while (line := process.stdout.readline()) and line.strip() != b"done":
-        pass
-    return time.monotonic() - began
+def _tool(
+    bench: Bench,
+    plan: Plan,
+    hosts: lab.Lab,
+    tool: str,
+    wanted: Sequence[scenarios.Scenario],
+) -> None:
+    """Measure one tool; nodectl in each scenario."""
+    if tool == NODECTL:
+        _scenarios(bench, plan, hosts, wanted)
+    else:
+        _rival(bench, plan, hosts, tool)
 
 
-def _end(process: subprocess.Popen[bytes], *, by_signal: bool) -> Any:  # noqa: ANN401 - rusage
-    """End a process and return its resource usage.
-
-    Raises:
-        Failed: it ended badly by itself.
-    """
-    if by_signal:
-        process.send_signal(signal.SIGTERM)
-    elif process.stdin:
-        process.stdin.close()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode and not by_signal:
-        raise Failed(f"{process.args!r} ended with {process.returncode}")
-    return usage
+@contextmanager
+def _hosts(plan: Plan, *, racks: int = 1) -> Iterator[lab.Lab]:
+    """Build the laboratory of a plan; the uplink of a rack is as fast as one node's link."""
+    extra = (cluster.CONTROLLER,)
+    uplink = plan.rate_mbit if racks > 1 else 0.0
+    with lab.lab(
+        plan.nodes + 1, plan.rate_mbit, extra=extra, racks=racks, uplink_mbit=uplink
+    ) as hosts:
+        yield hosts
 
 
-def run_rival(rival: Rival, case: Case, limit_s: float) -> Result:
-    """Move the file once; check what arrived."""
-    with contextlib.ExitStack() as stack:
-        start = lambda host, argv: stack.enter_context(_started(case.hosts.inside(host, argv)))  # noqa: E731
-        server_argv = rival.server(case)
-        client_argv = {host: rival.client(case, host) for host in case.fetchers}
-        clients: list[subprocess.Popen[bytes]] = []
-        if not rival.server_ends:
-            server = start(0, server_argv)
-            if rival.port:
-                lab.wait_for_port(server.pid, rival.port)
-        sent = case.hosts.sent_bytes(0)
-        began = time.monotonic()
-        clients = [start(host, argv) for host, argv in client_argv.items()]
-        if rival.server_ends:
-            server = start(0, server_argv)
-        pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(len(clients)))
-        waits = [pool.submit(_until_done, process, began) for process in clients]
-        late = concurrent.futures.wait(waits, timeout=limit_s).not_done
-        for process in [*clients, server] if late else ():
-            process.kill()
-        sent = case.hosts.sent_bytes(0) - sent
-        if late:
-            raise Failed(f"{len(late)} hosts have not finished after {limit_s:.0f} s")
-        usages = [_end(process, by_signal=False) for process in clients]
-        usages.append(_end(server, by_signal=not rival.server_ends))
-    for host in case.fetchers:
-        if not filecmp.cmp(case.file, case.received(host), shallow=False):
-            raise Failed(f"host {host} received something else")
-    finished_s = tuple(sorted(wait.result() for wait in waits))
-    return Result(
-        seconds=finished_s[-1],
-        finished_s=finished_s,
-        seeder_bytes=sent,
-        cpu_s=sum(usage.ru_utime + usage.ru_stime for usage in usages),
-        max_rss_bytes=max(usage.ru_maxrss for usage in usages) * 1024,
+def _skipped(bench: Bench, tool: str) -> bool:
+    """Say so when a tool is not there."""
+    if tool == NODECTL:
+        program = rivals.absent(command_words(bench.args.nodectl)[:1])
+    else:
+        program = rivals.lacking(tool.removesuffix(RAW))
+    if program:
+        bench.tell({"work": "swarm", "tool": tool, "skipped": f"{program} is not installed"})
+    return bool(program)
+
+
+# --- what is moved ---------------------------------------------------------------------------
+
+
+def _prepare(bench: Bench, hosts: lab.Lab, tools: Sequence[str]) -> None:
+    """Make what is to be moved, once for all laboratories of a call."""
+    source = bench.folder / "source"
+    if not source.exists():
+        source.mkdir()
+        if bench.args.tree is None:
+            random_file(bench.payload, bench.args.bytes)
+    if NODECTL in tools and bench.realm is None:
+        bench.realm = _make_realm(bench, hosts)
+    if bench.args.tree is not None and not bench.payload.exists():
+        if bench.realm is not None:
+            sealed = scenarios.Scenario().sealed_bytes(bench.realm.state(cluster.SEEDER))
+            random_file(bench.payload, sealed)
+        else:
+            _tarred(bench.args.tree, bench.payload, compress=True)
+    if bench.args.tree is not None and bench.args.raw:
+        raw = bench.folder / "raw" / "payload"
+        if not raw.exists():
+            raw.parent.mkdir()
+            _tarred(bench.args.tree, raw, compress=False)
+
+
+def _make_realm(bench: Bench, hosts: lab.Lab) -> cluster.Realm:
+    """Make the realm, and capture what the scenarios push."""
+    images: dict[str, Sequence[Path]] = {}
+    for name in ("cold", *sorted(bench.wanted)):
+        for image in scenarios.SCENARIOS[name].images:
+            if image not in images:
+                images[image] = _trees(bench, image)
+    return cluster.make_realm(
+        command_words(bench.args.nodectl), hosts, bench.folder / "realm", images
     )
 
 
-def row(tool: str, result: Result, case: Case, size: int) -> dict[str, Any]:
-    """Return the JSON object for one tool."""
-    seconds = result.seconds
-    bound_s = size * 8 / (case.hosts.rate_mbit * 1e6)
-    facts = machine()
-    return {
-        "work": "swarm",
-        "tool": tool,
-        "seconds": round(seconds, 3),
-        "cpu_s": round(result.cpu_s, 3),
-        "max_rss_bytes": result.max_rss_bytes,
-        "sealed_bytes": size,
-        "nodes": len(case.fetchers),
-        "rate_mbit": case.hosts.rate_mbit,
-        "bound_s": round(bound_s, 3),
-        "ratio": round(seconds / bound_s, 3),
-        "seeder_copies": round(result.seeder_bytes / size, 3),
-        "first_s": round(result.finished_s[0], 3),
-        "last_s": round(result.finished_s[-1], 3),
-        "cpu_share": round(result.cpu_s / seconds / facts["cpus"], 3),
-        **facts,
-    }
+def _trees(bench: Bench, image: str) -> Sequence[Path]:
+    """Return the trees of an image's generations."""
+    size, tops = bench.args.bytes, bench.folder / "trees"
+    if image == scenarios.IMAGE:
+        return (bench.args.tree or bench.folder / "source",)
+    if image == scenarios.UPDATED:
+        old, new = tops / "old", tops / "new"
+        for part in range(_UPDATE_PARTS):
+            share = size // _UPDATE_PARTS
+            random_file(old / f"part-{part}", share, seed=part)
+            random_file(new / f"part-{part}", share, seed=part or _UPDATE_PARTS)
+        return (old, new)
+    random_file(tops / image / "payload", size // 2, seed=image)
+    return (tops / image,)
 
 
-def run_nodectl(case: Case, prepared: nodectl_hosts.Prepared, limit_s: float) -> Result:
-    """Push the captured image to every host's store."""
-    push = nodectl_hosts.push(prepared, case.hosts, limit_s)
-    return Result(
-        seconds=push.seconds,
-        finished_s=push.finished_s,
-        seeder_bytes=push.seeder_bytes,
-        cpu_s=push.cpu_s,
-        max_rss_bytes=push.max_rss_bytes,
-    )
-
-
-def _random_file(path: Path, size: int) -> None:
-    rng = random.Random(size)
+def random_file(path: Path, size: int, *, seed: int | str = "payload") -> None:
+    """Write random bytes, the same ones for the same size and seed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(f"{size} {seed}")
     with path.open("wb") as file:
         for start in range(0, size, 1 << 20):
             file.write(rng.randbytes(min(1 << 20, size - start)))
 
 
-def _tarred(tree: Path, path: Path) -> None:
+def _tarred(tree: Path, path: Path, *, compress: bool) -> None:
     tar = ("tar", "--create", "--one-file-system", f"--directory={tree}", ".")
-    pipeline((tar, ("zstd", "-3", "-T0", "--quiet", "--stdout")), stdout=path)
+    zstd = ("zstd", "-3", "-T0", "--quiet", "--stdout")
+    pipeline((tar, zstd) if compress else (tar,), stdout=path)
 
 
-def lacking(tool: str, command: Sequence[str]) -> str:
-    """Return which program a tool lacks, or nothing."""
-    needs = RIVALS[tool].needs if tool in RIVALS else command[:1]
-    absent = [program for program in needs if not shutil.which(program)]
-    if not absent and tool == "libtorrent":
-        probe = ["/usr/bin/python3", "-c", "import libtorrent"]
-        if subprocess.run(probe, capture_output=True, check=False).returncode:
-            return "python3-libtorrent"
-    return absent[0] if absent else ""
+# --- results ---------------------------------------------------------------------------------
 
 
-def measure(args: argparse.Namespace, folder: Path, hosts: lab.Lab) -> int:
-    """Run tool after tool; print the results. Returns how many failed."""
-    source = folder / "source"
-    source.mkdir()
-    file = source / "payload"
-    tree = args.tree or source
-    if args.tree is None:
-        _random_file(file, args.bytes)
-    prepared = None
-    if "nodectl" in args.tool:
-        try:
-            prepared = nodectl_hosts.prepare(command_words(args.nodectl), tree, folder / "nodectl")
-        except Failed as failed:
-            emit({"work": "swarm", "tool": "nodectl", "error": str(failed)})
-    if args.tree is not None and prepared:
-        _random_file(file, prepared.sealed_bytes)
-    elif args.tree is not None:
-        _tarred(tree, file)
-    size = file.stat().st_size
-    limit_s = 60 + 3 * args.nodes * size * 8 / (args.rate * 1e6)
-    failures = int("nodectl" in args.tool and prepared is None)
-    for tool in args.tool:
-        if tool == "nodectl" and prepared is None:
-            continue
-        failures += not _one(tool, prepared, Case(hosts=hosts, file=file, folder=folder), limit_s)
-    return failures
+def _scenarios(
+    bench: Bench, plan: Plan, hosts: lab.Lab, wanted: Sequence[scenarios.Scenario]
+) -> None:
+    """Run nodectl in each scenario; `cold` is what those after it are compared with."""
+    for scenario in wanted:
+        row = _scenario(bench, plan, hosts, scenario)
+        if scenario.name == "cold":
+            bench.cold = row
+        elif bench.cold.get("nodes") == plan.nodes and {"last_s"} <= row.keys() & bench.cold.keys():
+            row["undisturbed"] = round(row["last_s"] / bench.cold["last_s"], 3)
+            row["limit"] = scenario.limit
+        bench.tell(row)
 
 
-def _one(tool: str, prepared: nodectl_hosts.Prepared | None, case: Case, limit_s: float) -> bool:
-    """Measure one tool in a folder of its own; say whether it worked."""
-    place = case.folder / tool
-    place.mkdir(exist_ok=True)
-    case = Case(hosts=case.hosts, file=case.file, folder=place)
-    os.sync()
-    say(f"{tool} ...")
+def _scenario(
+    bench: Bench, plan: Plan, hosts: lab.Lab, scenario: scenarios.Scenario
+) -> dict[str, Any]:
+    """Return the result of nodectl in one scenario."""
+    if bench.realm is None:
+        raise Failed("there is no realm")
+    copy_s = bench.args.bytes * 8 / (plan.rate_mbit * 1e6)
+    setting = scenarios.Setting(
+        realm=bench.realm, hosts=hosts, nodes=plan.nodes, limit_s=120 + 10 * copy_s
+    )
+    facts = {"work": "swarm", "tool": NODECTL, "scenario": scenario.name}
+    outcomes = []
     try:
-        if tool == "nodectl" and prepared:
-            size = prepared.sealed_bytes
-            result = run_nodectl(case, prepared, limit_s)
-        else:
-            size = case.file.stat().st_size
-            result = run_rival(RIVALS[tool], case, limit_s)
+        for number in range(plan.runs):
+            say(f"nodectl, {scenario.name}, {number + 1} of {plan.runs} ...")
+            os.sync()
+            outcomes.append(scenarios.run(setting, scenario))
+    except (Failed, OSError) as failed:
+        say(f"nodectl, {scenario.name} failed: {failed}")
+        return {**facts, "nodes": plan.nodes, "error": str(failed)}
+    return {**facts, **_row(plan, outcomes)}
+
+
+def _rival(bench: Bench, plan: Plan, hosts: lab.Lab, tool: str) -> None:
+    """Measure one rival in a folder of its own."""
+    file = bench.payload
+    if tool.endswith(RAW):
+        file = bench.folder / "raw" / "payload"
+    size = file.stat().st_size
+    limit_s = 60 + 3 * plan.nodes * size * 8 / (plan.rate_mbit * 1e6)
+    runs = plan.runs if tool not in rivals.UNICAST or plan.nodes <= 2 else 1
+    facts = {"work": "swarm", "tool": tool, "scenario": "cold"}
+    try:
+        outcomes = []
+        for number in range(runs):
+            say(f"{tool}, {number + 1} of {runs} ...")
+            os.sync()
+            with tempfile.TemporaryDirectory(prefix=f"{tool}-", dir=bench.folder) as place:
+                case = rivals.Case(hosts=hosts, file=file, folder=Path(place))
+                result = rivals.run_rival(rivals.RIVALS[tool.removesuffix(RAW)], case, limit_s)
+            outcomes.append(
+                scenarios.Outcome(
+                    seconds=result.seconds,
+                    taken_s=result.finished_s,
+                    sealed_bytes=size,
+                    seeder_bytes=result.seeder_bytes,
+                    cpu_s=result.cpu_s,
+                    max_rss_bytes=result.max_rss_bytes,
+                )
+            )
     except (Failed, OSError) as failed:
         say(f"{tool} failed: {failed}")
-        emit({"work": "swarm", "tool": tool, "error": str(failed)})
-        return False
-    finally:
-        shutil.rmtree(place)
-    emit(row(tool, result, case, size))
-    return True
+        bench.tell({**facts, "nodes": plan.nodes, "error": str(failed)})
+        return
+    bench.tell({**facts, **_row(plan, outcomes)})
+
+
+def _row(plan: Plan, outcomes: Sequence[scenarios.Outcome]) -> dict[str, Any]:
+    """Return the figures of one JSON line: medians over the runs."""
+    facts = machine()
+
+    def median(figure: str) -> float:
+        return float(statistics.median(getattr(one, figure) for one in outcomes))
+
+    size, seconds = outcomes[0].sealed_bytes, median("seconds")
+    bound_s = size * 8 / (plan.rate_mbit * 1e6)
+    more = {
+        name: statistics.median(one.more[name] for one in outcomes) for name in outcomes[0].more
+    }
+    return {
+        "seconds": round(seconds, 3),
+        "runs": len(outcomes),
+        "spread_s": [round(pick(one.seconds for one in outcomes), 3) for pick in (min, max)],
+        "cpu_s": round(median("cpu_s"), 3),
+        "max_rss_bytes": max(one.max_rss_bytes for one in outcomes),
+        "sealed_bytes": size,
+        "nodes": plan.nodes,
+        "rate_mbit": plan.rate_mbit,
+        "bound_s": round(bound_s, 3),
+        "ratio": round(seconds / bound_s, 3),
+        "seeder_copies": round(median("seeder_bytes") / size, 3),
+        "uplink_copies": round(median("uplink_bytes") / size, 3),
+        "first_s": round(statistics.median(one.taken_s[0] for one in outcomes), 3),
+        "last_s": round(statistics.median(one.taken_s[-1] for one in outcomes), 3),
+        "cpu_share": round(median("cpu_s") / seconds / facts["cpus"], 3),
+        "cpu_s_per_gib": round(median("cpu_s") / (plan.nodes * size / (1 << 30)), 3),
+        **more,
+        **facts,
+    }
+
+
+# --- the command line ------------------------------------------------------------------------
 
 
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description="One host to N hosts over shaped links.")
-    parser.add_argument("--nodes", type=int, default=8, help="hosts that have nothing yet")
+    parser.add_argument("--nodes", default="8", help="hosts that have nothing yet: 8 or 1,2,4,8")
     parser.add_argument("--rate", type=float, default=200, help="Mbit/s of each link, both ways")
-    parser.add_argument("--bytes", type=parse_size, default="204M", help="random bytes")
+    parser.add_argument("--bytes", type=parse_size, default="256M", help="random bytes")
     parser.add_argument("--tree", type=Path, help="a tree instead")
+    parser.add_argument("--raw", action="store_true", help="with --tree: rivals on its tar, too")
     parser.add_argument("--tool", default=",".join(TOOLS), help="of these, with commas")
+    known = ",".join(scenarios.SCENARIOS)
+    parser.add_argument("--scenario", default="cold", help=f"for nodectl: {known}, or: all")
+    parser.add_argument("--runs", type=int, default=1, help="of each; the median is told")
+    parser.add_argument("--all", action="store_true", help="every figure of docs/swarm-figures.md")
+    parser.add_argument("--markdown", type=Path, help="write a table of the results, too")
     parser.add_argument("--scratch", type=Path, help="where to write (default: $TMPDIR or /tmp)")
     parser.add_argument("--nodectl", default=DEFAULT_NODECTL, help="how to call nodectl")
     parser.add_argument("--json", action="store_true", help="nothing but results, not even stderr")
     args = parser.parse_args()
     args.tool = args.tool.split(",")
-    if unknown := set(args.tool) - set(TOOLS):
-        parser.error(f"unknown tools: {', '.join(sorted(unknown))}")
+    args.scenario = known.split(",") if args.scenario == "all" else args.scenario.split(",")
+    unknown = {*args.tool, *args.scenario} - {*TOOLS, *scenarios.SCENARIOS}
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    try:
+        args.nodes = [int(number) for number in args.nodes.split(",")]
+    except ValueError:
+        parser.error("--nodes: numbers with commas between")
     if args.tree is not None and not args.tree.is_dir():
         parser.error(f"{args.tree} is not a folder")
+    if args.raw:
+        args.tool += [tool + RAW for tool in _RAW_TOOLS if tool in args.tool]
+    args.scenario = list(dict.fromkeys(("cold", *args.scenario)))  # what the others are told by
     if os.geteuid():
         parser.error("needs root: it makes network namespaces")
     return args
-
-
-def main() -> None:
-    """Build the hosts, measure, and end with status 0 when every tool that was there worked."""
-    args = arguments()
-    if args.json:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - to the end
-    command = command_words(args.nodectl)
-    for tool in list(args.tool):
-        if program := lacking(tool, command):
-            emit({"work": "swarm", "tool": tool, "skipped": f"{program} is not installed"})
-            args.tool.remove(tool)
-    with (
-        tempfile.TemporaryDirectory(prefix="nodectl-bench-", dir=args.scratch) as folder,
-        lab.lab(args.nodes + 1, args.rate) as hosts,
-    ):
-        failed = measure(args, Path(folder), hosts)
-    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from nodectl.node.agent import Holding
 from nodectl.node.client import ControlClient, Peer
 from nodectl.node.state import HeldRoot, Membership
 from nodectl.store.model import NO_CHUNK, Store, StoredFrame
+from nodectl.swarm.bitfield import to_hex
 from nodectl.swarm.client import FetchOptions, FetchReport, fetch
 from nodectl.swarm.keys import SwarmKeys
 from nodectl.swarm.model import PeerInfo, Phase
@@ -258,6 +259,8 @@ def _status(root: _Root) -> dict[str, Any]:
         "held_bytes": sum(share.held_bytes for share in shares),
         "total_bytes": sum(sum(share.sizes) for share in shares),
         "complete": root.data is not None and all(share.complete for share in shares),
+        "spans": 0 if root.data is None else len(root.data.sizes),
+        "have": "" if root.data is None else to_hex(root.data.have),  # as in docs/protocol.md
         "peers": peers | {peer.name: peer.url for peer in root.peers.values()},
         "fetch": fetches[-1].to_json() if fetches else None,
     }

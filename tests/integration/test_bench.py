@@ -82,3 +82,20 @@ def test_swarm_measures_against_the_bound_of_the_links(tmp_path: Path) -> None:
     assert 1.5 < rows[0]["ratio"] < 20
     assert 1.9 < rows[0]["seeder_copies"] < 2.5
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.netns
+@pytest.mark.slow
+def test_a_disturbed_push_is_told_beside_an_undisturbed_one(tmp_path: Path) -> None:
+    """Real processes in three namespaces; every byte that the node left alone got is checked."""
+    scratch, table = tmp_path / "scratch", tmp_path / "figures.md"
+    scratch.mkdir()
+    options = ("--nodes", "2", "--rate", "100", "--bytes", "2M", "--tool", "nodectl")
+    told = ("--scenario", "liar", "--markdown", table, "--scratch", scratch)
+    status, rows, story = _bench("swarm.py", *options, *told)
+    assert status == 0, story
+    assert [row["scenario"] for row in rows] == ["cold", "liar"]
+    assert rows[1]["undisturbed"] == pytest.approx(rows[1]["last_s"] / rows[0]["last_s"], abs=0.01)
+    assert rows[0]["sealed_bytes"] > 2 << 20
+    assert "one node sends wrong bytes" in table.read_text()
+    assert list(scratch.iterdir()) == []
