@@ -1,8 +1,8 @@
 """What every test gets: the order of stages, a home of its own, and a check on what it leaves.
 
 Stages run one after the other, whatever the random order inside them: linters, unit, contract,
-property, the rest, then root, netns, package, slow. When a test of the quick stages has failed,
-the later ones are not begun: the failure shows within minutes.
+property, the rest, then root, netns, package, slow, guest. When a test of the quick stages has
+failed, the later ones are not begun: the failure shows within minutes.
 """
 
 import os
@@ -19,9 +19,12 @@ from nodectl.trust.keys import ContentKeys
 TESTS = Path(__file__).parent
 REPOSITORY = TESTS.parent
 
+# What stands there is run inside of guests, by run_tests_in_guest().
+collect_ignore = [] if "NODECTL_IN_GUEST" in os.environ else ["guest/inside"]
+
 _QUICK_FOLDERS = ("unit", "contract", "property")
 _FIRST_FILES = ("test_linters.py", "test_house.py")
-_LATE_MARKERS = ("root", "netns", "package", "slow")
+_LATE_MARKERS = ("root", "netns", "package", "slow", "guest")
 _LATE = 10  # stages from here on are the ones that a quick failure stops
 
 
