@@ -109,11 +109,13 @@ def _host_of(advertise: str) -> str:
 
 async def _serve(state: "StateFolder", wanted: _Wanted) -> None:
     from nodectl.background import background
+    from nodectl.cli.reseal import reseal_argv
     from nodectl.cli.restore_argv import restore_argv
     from nodectl.listen import own_address
     from nodectl.node.agent import Agent
     from nodectl.node.client import ControlClient
     from nodectl.node.local import local_control
+    from nodectl.node.resealing import reseal_forever
     from nodectl.node.storelife import scrub_forever
     from nodectl.node.swarming import NodeSwarm, listening_swarm
     from nodectl.store.disk import DiskStore
@@ -142,7 +144,7 @@ async def _serve(state: "StateFolder", wanted: _Wanted) -> None:
         swarm.download.change(wanted.download_rate)
         await stack.enter_async_context(local_control(state.folder, swarm))
         agent = Agent(state, client, swarm, peer_url=swarm.url, restore_argv=restore_argv)
-        works = [agent.run()]
+        works = [agent.run(), reseal_forever(state, reseal_argv(state))]
         if wanted.scrub_rate:
             works.append(scrub_forever(state.store, wanted.scrub_rate))
         await stack.enter_async_context(background(*works))

@@ -13,6 +13,7 @@ r"""Frames: a chunk as it is stored and sent. Encode, seal, open, check.
 Sealing is why the data plane needs no TLS.
 """
 
+import contextlib
 import threading
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -71,9 +72,10 @@ class FrameCodec:
     """Seals and opens frames of one realm; may be shared by threads."""
 
     def __init__(self, keys: ContentKeys, *, level: int = LEVEL_FAST) -> None:
-        """Prepare for one realm's keys and one zstd level."""
+        """Prepare for one realm's keys and one zstd level; older keys only open."""
         self._keys = keys
         self._aead = AESGCM(keys.seal)
+        self._older = tuple((one, AESGCM(one.seal)) for one in keys.older)
         self._level = level
         self._local = threading.local()
 
@@ -89,7 +91,11 @@ class FrameCodec:
 
     def realm_tag(self) -> bytes:
         """Return 16 bytes by which manifests of this realm are told from those of others."""
-        return blake3(b"nodectl realm", key=self._keys.chunk_id).digest(REALM_TAG_BYTES)
+        return realm_tag(self._keys)
+
+    def knows_tag(self, tag: bytes) -> bool:
+        """Say whether the manifest with this tag was made with the realm's keys, or older ones."""
+        return any(tag == realm_tag(one) for one in (self._keys, *self._keys.older))
 
     def chunk_id(self, plain: bytes | memoryview) -> ChunkId:
         """Return the ChunkId of plain bytes."""
@@ -102,9 +108,21 @@ class FrameCodec:
             encoded = _CODEC_ZSTD + packed
         else:
             encoded = _CODEC_PLAIN + bytes(plain)
+        return self._sealed(encoded, chunk_id, len(plain))
+
+    def reseal(self, sealed: bytes | memoryview, ref: FrameRef) -> Frame:
+        """Return the frame of the same chunk, as it is compressed there, sealed with today's key.
+
+        Raises:
+            ContentInvalid: any bit of it is not what `ref` says.
+        """
+        encoded, plain = self._unsealed(sealed, ref)
+        return self._sealed(encoded, self.chunk_id(plain), len(plain))
+
+    def _sealed(self, encoded: bytes, chunk_id: ChunkId, plain_len: int) -> Frame:
         nonce = blake3(encoded, key=self._keys.nonce).digest(_NONCE_BYTES)
         sealed = b"".join((_VERSION_BYTE, nonce, self._aead.encrypt(nonce, encoded, chunk_id)))
-        ref = FrameRef(chunk_id, FrameId(blake3(sealed).digest()), len(plain), len(sealed))
+        ref = FrameRef(chunk_id, FrameId(blake3(sealed).digest()), plain_len, len(sealed))
         return Frame(ref, sealed)
 
     def open(self, sealed: bytes | memoryview, ref: FrameRef) -> bytes:
@@ -113,19 +131,33 @@ class FrameCodec:
         Raises:
             ContentInvalid: any bit of it is not what `ref` says.
         """
+        return self._unsealed(sealed, ref)[1]
+
+    def _unsealed(self, sealed: bytes | memoryview, ref: FrameRef) -> tuple[bytes, bytes]:
+        """Return the encoded and the plain bytes of a frame."""
         if len(sealed) != ref.sealed_len or len(sealed) < OVERHEAD:
             raise ContentInvalid(f"frame {ref.frame_id.hex()} has a wrong length")
         if sealed[0] != FRAME_VERSION:
             raise ContentInvalid(f"frame {ref.frame_id.hex()} has unknown version {sealed[0]}")
-        nonce = bytes(sealed[1 : 1 + _NONCE_BYTES])
+        nonce, body = bytes(sealed[1 : 1 + _NONCE_BYTES]), bytes(sealed[1 + _NONCE_BYTES :])
+        keys = self._keys
         try:
-            encoded = self._aead.decrypt(nonce, bytes(sealed[1 + _NONCE_BYTES :]), ref.chunk_id)
+            encoded = self._aead.decrypt(nonce, body, ref.chunk_id)
         except InvalidTag as exc:
-            raise ContentInvalid(f"frame {ref.frame_id.hex()} is not of this realm") from exc
+            keys, encoded = self._unsealed_before(nonce, body, ref, exc)
         plain = self._decode(encoded, ref)
-        if self.chunk_id(plain) != ref.chunk_id:
+        if blake3(plain, key=keys.chunk_id).digest() != ref.chunk_id:
             raise ContentInvalid(f"frame {ref.frame_id.hex()} holds another chunk")
-        return plain
+        return encoded, plain
+
+    def _unsealed_before(
+        self, nonce: bytes, body: bytes, ref: FrameRef, why: InvalidTag
+    ) -> tuple[ContentKeys, bytes]:
+        """Open with the keys that were the realm's before."""
+        for keys, aead in self._older:
+            with contextlib.suppress(InvalidTag):
+                return keys, aead.decrypt(nonce, body, ref.chunk_id)
+        raise ContentInvalid(f"frame {ref.frame_id.hex()} is not of this realm") from why
 
     def _decode(self, encoded: bytes, ref: FrameRef) -> bytes:
         """Undo the codec; never produces more than `ref.plain_len` bytes."""
@@ -147,6 +179,11 @@ class FrameCodec:
         if len(plain) != ref.plain_len:
             raise ContentInvalid(f"frame {ref.frame_id.hex()} has a wrong plain length")
         return plain
+
+
+def realm_tag(keys: ContentKeys) -> bytes:
+    """Return 16 bytes by which manifests made with these keys are told from others."""
+    return blake3(b"nodectl realm", key=keys.chunk_id).digest(REALM_TAG_BYTES)
 
 
 def check_frame_id(sealed: bytes | memoryview, frame_id: FrameId) -> bool:

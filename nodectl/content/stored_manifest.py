@@ -40,7 +40,7 @@ def read_root_block(root: Root, store: Store, codec: FrameCodec) -> RootBlock:
     if blake3(data).digest() != root:
         raise ContentInvalid(f"the root block {root.hex()} in the store is damaged")
     block = decode_root_block(data)
-    if block.realm_tag != codec.realm_tag():
+    if not codec.knows_tag(block.realm_tag):
         raise ContentInvalid(f"the manifest {root.hex()} is of another realm")
     return block
 

@@ -80,6 +80,12 @@ class ControlApi:
         self._work_bell = Bell()
         self._event_bell = Bell()
 
+    def use(self, realm: Realm) -> None:
+        """Go on with other keys of the same realm."""
+        self._realm = realm
+        self.members.use(realm)
+        self.releases.use(realm)
+
     def application(self) -> web.Application:
         """Return the aiohttp application."""
         app = web.Application(

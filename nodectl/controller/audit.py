@@ -197,7 +197,7 @@ def realm_audit(
     realm: Realm, realm_folder: Path, catalog: Catalog, now: Callable[[], float]
 ) -> Audit:
     """Return the log of the realm whose folder this is; it stands beside that folder."""
-    return Audit(realm_folder.parent / "audit.log", realm.key.audit_key(), catalog, now)
+    return Audit(realm_folder.parent / "audit.log", realm.audit_key(), catalog, now)
 
 
 def _bounded(details: dict[str, object]) -> dict[str, object]:

@@ -54,6 +54,11 @@ class Members:
         self._publishers = Publishers(catalog, realm, now)
         self._trust = realm.trust_mark()
 
+    def use(self, realm: Realm) -> None:
+        """Go on with other keys of the same realm."""
+        self._realm = realm
+        self._trust = realm.trust_mark()
+
     def issue_token(
         self,
         urls: tuple[str, ...],
@@ -265,13 +270,13 @@ class Members:
             "node": node.name,
             "role": node.role.value,
             "certificate": certificate.decode("ascii"),
-            "content_keys": self._realm.key.content_keys().to_hex(),
         }
 
     def _facts(self) -> dict[str, Any]:
         """Return what every member learns again when its certificate is renewed."""
         return {
             "ca_pem": self._realm.trusted().decode("ascii"),
+            "content_keys": self._realm.content_keys().to_hex(),
             "job_keys": [publisher_of(self._realm.job_key).hex()],
             "publishers": [one.to_json() for one in self._publishers.list()],
         }

@@ -24,14 +24,14 @@ from nodectl.fsio import make_private_folder, write_private
 
 _MAGIC = b"nodectl recovery 1\n"
 _SALT, _NONCE = 16, 12
-_PREFIXES = ("nodes/", "tokens/", "releases/", "roots/", "publishers/", "swarm/")
+_PREFIXES = ("nodes/", "tokens/", "releases/", "roots/", "publishers/", "swarm/", "access/")
 _FILES = frozenset(
     {
         "realm.json", "realm.key", "ca.pem", "ca.key", "controller.pem", "controller.key",
         "publisher.key", "jobs.key",
     }
 )  # fmt: skip
-_WHILE_ROTATING = frozenset({"ca.next.pem", "ca.next.key"})
+_MAY_BE = frozenset({"ca.next.pem", "ca.next.key", "realm.old.keys", "audit.key"})
 PASSPHRASE_MIN = 12
 
 
@@ -59,7 +59,7 @@ def export_recovery(
     realm_folder: Path, catalog: Catalog, membership: Mapping[str, Any], passphrase: str
 ) -> bytes:
     """Return a recovery file."""
-    present = {name for name in _WHILE_ROTATING if (realm_folder / name).exists()}
+    present = {name for name in _MAY_BE if (realm_folder / name).exists()}
     names = sorted(_FILES | present)
     document = {
         "realm": {name: (realm_folder / name).read_text("ascii") for name in names},
@@ -90,7 +90,7 @@ def open_recovery(data: bytes, passphrase: str) -> Recovery:
         raise RecoveryInvalid(
             "the recovery file is damaged, or the passphrase is another one"
         ) from exc
-    if not _FILES <= set(recovery.realm) <= _FILES | _WHILE_ROTATING:
+    if not _FILES <= set(recovery.realm) <= _FILES | _MAY_BE:
         raise RecoveryInvalid("the recovery file is of another version of nodectl")
     return recovery
 

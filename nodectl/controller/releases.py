@@ -46,6 +46,10 @@ class Releases:
         epoch = catalog.get(_EPOCH_KEY)
         self._epoch = 0 if epoch is None else int(epoch.value["epoch"])
 
+    def use(self, realm: Realm) -> None:
+        """Go on with other keys of the same realm."""
+        self._realm = realm
+
     def publish(self, wanted: Publication) -> ReleaseRecord:
         """Make the next generation of a name; the same root again is the same release.
 

@@ -86,9 +86,11 @@ def retain(
 ) -> tuple[ReleaseRecord, ...]:
     """Delete the releases beyond retention and return them; a dry run only returns them."""
     records = [ReleaseRecord.from_json(doc.value) for doc in catalog.list("releases/")]
+    members = {doc.value["name"] for doc in catalog.list("nodes/")}
+    works = (Work.from_json(doc.value) for doc in catalog.list("work/"))
     used = in_use(
         (Job.from_json(doc.value) for doc in catalog.list("jobs/")),
-        (Work.from_json(doc.value) for doc in catalog.list("work/")),
+        (work for work in works if work.node in members),  # what a removed node had is nobody's
     )
     dropped = plan_retention(records, retention, used=used, now=now)
     if not dry_run:

@@ -1,8 +1,15 @@
-"""Runs the control API of this machine: HTTPS with the realm's certificate."""
+"""Runs the control API of this machine: HTTPS with the realm's certificate.
 
+The realm's folder is looked at once a second: what a command on this machine changed there (another
+CA, another realm key) counts for new connections and answers without a restart.
+"""
+
+import asyncio
 import contextlib
+import logging
 import random
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from nodectl.background import background
@@ -10,9 +17,14 @@ from nodectl.catalog.model import Catalog
 from nodectl.controller.api import Clocks, ControlApi
 from nodectl.controller.audit import realm_audit
 from nodectl.controller.jobs import Patience
+from nodectl.errors import NodectlError
 from nodectl.listen import Address, listening
-from nodectl.trust.ca import server_context
-from nodectl.trust.realm import chain_files, load_realm
+from nodectl.trust.ca import ChangingServer, server_context
+from nodectl.trust.realm import Realm, chain_files, load_realm
+
+log = logging.getLogger(__name__)
+
+_LOOK_EVERY_S = 1.0
 
 
 @contextlib.asynccontextmanager
@@ -34,9 +46,42 @@ async def control_server(
     clocks = clocks or Clocks(rng=random.SystemRandom())
     audit = realm_audit(realm, realm_folder, catalog, clocks.now)
     api = ControlApi(catalog, realm, audit, clocks, patience=patience)
-    tls = server_context(*chain_files(realm_folder), realm.trusted())
+    tls = ChangingServer(server_context(*chain_files(realm_folder), realm.trusted()))
+
+    def use(changed: Realm) -> None:
+        tls.use(server_context(*chain_files(realm_folder), changed.trusted()))
+        api.use(changed)
+
     async with (
-        listening(api.application(), listen, tls=tls, what="the controller") as address,
-        background(api.watch_silence()),
+        listening(api.application(), listen, tls=tls.context, what="the controller") as address,
+        background(api.watch_silence(), _watch_realm(realm_folder, use)),
     ):
         yield address
+
+
+async def _watch_realm(folder: Path, use: Callable[[Realm], None]) -> None:
+    """Call `use` with the realm whenever its folder has changed, for ever."""
+    seen = _stamp(folder)
+    while True:
+        await asyncio.sleep(_LOOK_EVERY_S)
+        try:
+            now = _stamp(folder)
+            if now == seen:
+                continue
+            use(load_realm(folder))
+        except (NodectlError, OSError, ssl.SSLError) as exc:
+            # A change of several files is under way, or was cut off: look again.
+            log.warning("the realm's folder has changed and cannot be read yet: %s", exc)
+            continue
+        seen = now
+        log.info("the realm's keys have changed: they count from now on")
+
+
+def _stamp(folder: Path) -> frozenset[tuple[str, int, int]]:
+    """Return what tells one state of a folder's files from another; each is replaced whole."""
+    found = set()
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            status = path.stat()
+            found.add((path.name, status.st_ino, status.st_mtime_ns))
+    return frozenset(found)

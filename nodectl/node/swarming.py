@@ -73,7 +73,6 @@ class NodeSwarm:
         self.download = RateLimiter(None, time.monotonic)
         self._client = client
         self._name = membership.node
-        self._codec = FrameCodec(membership.content_keys)
         self._store = store
         self.server = SwarmServer(now_ms=client.now_ms, upload=self.upload)
         self._roots: dict[Root, _Root] = {}
@@ -209,7 +208,9 @@ class NodeSwarm:
             block = held.root_block
             frame = StoredFrame(FrameId(held.root), NO_CHUNK, len(block), block)
             self._store.put_many([frame])
-            return open_manifest(held.root, self._store, self._codec)
+            # The keys of now: they may have changed since this process began.
+            codec = FrameCodec(self._client.membership.content_keys)
+            return open_manifest(held.root, self._store, codec)
 
         manifest = await asyncio.to_thread(keep_block)
         return self._roots.setdefault(held.root, _Root(held, SwarmKeys(held.swarm_key), manifest))

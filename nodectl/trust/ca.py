@@ -80,9 +80,34 @@ def server_context(certificate_chain: str, key: str, ca_pem: bytes) -> ssl.SSLCo
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(certificate_chain, key)
     context.verify_mode = ssl.CERT_OPTIONAL
+    context.num_tickets = 0  # each connection is checked anew: no session outlives a CA
     context.verify_flags = ssl.VerifyFlags(context.verify_flags | _NO_CHECK_TIME)
     context.load_verify_locations(cadata=ca_pem.decode("ascii"))
     return context
+
+
+class ChangingServer:
+    """The TLS side of a controller whose certificate and CAs may change while it listens.
+
+    New connections get what `use` was told last; those that are open go on as they began.
+    """
+
+    def __init__(self, first: ssl.SSLContext) -> None:
+        """Begin with one context, which stays the one to listen with."""
+        self.context = first
+        self._present = first
+        # Called for each new connection, also for one that names no server (OpenSSL,
+        # SSL_CTX_set_tlsext_servername_callback); it may put another context in its place.
+        first.sni_callback = self._switch
+
+    def use(self, context: ssl.SSLContext) -> None:
+        """Use another context for the connections to come."""
+        self._present = context
+
+    def _switch(
+        self, connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _: ssl.SSLContext
+    ) -> None:
+        connection.context = self._present
 
 
 def client_context(ca_pem: bytes) -> ssl.SSLContext:

@@ -4,10 +4,15 @@ One 32-byte secret, made by `nodectl init`, never leaves the controller. Everyth
 from it with BLAKE3's key derivation mode (a context string for each purpose), so that one purpose
 can never be turned into another. A node gets `ContentKeys` when it joins, and a swarm key for each
 manifest that it may have.
+
+While the realm key is changed, `ContentKeys` know those before them, newest first: what was sealed
+with them can still be opened. Nothing is sealed with them any more.
 """
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from blake3 import blake3
 
@@ -20,6 +25,7 @@ _SEAL = "nodectl 2026-11 frame seal"
 _NONCE = "nodectl 2026-11 frame nonce"
 _SWARM = "nodectl 2026-11 swarm"
 _AUDIT = "nodectl 2026-11 audit"
+_MARK = "nodectl 2026-11 key mark"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,30 +35,36 @@ class ContentKeys:
     chunk_id: bytes = field(repr=False)  # keys BLAKE3 over plain bytes: the ChunkId
     seal: bytes = field(repr=False)  # AES-256-GCM over the encoded bytes
     nonce: bytes = field(repr=False)  # keys BLAKE3 over the encoded bytes: the nonce
+    older: "tuple[ContentKeys, ...]" = field(default=(), repr=False)  # only to open, newest first
 
     def __post_init__(self) -> None:
         """Refuse keys of a wrong length."""
         if {len(self.chunk_id), len(self.seal), len(self.nonce)} != {KEY_BYTES}:
             raise ValueError("each content key has 32 bytes")
+        if any(one.older for one in self.older):
+            raise ValueError("older content keys stand in one list")
 
-    def to_hex(self) -> dict[str, str]:
+    def to_hex(self) -> dict[str, Any]:
         """Return the keys as they are kept in a file of mode 0600 and sent when a node joins."""
-        return {
+        keys: dict[str, Any] = {
             "chunk_id": self.chunk_id.hex(),
             "seal": self.seal.hex(),
             "nonce": self.nonce.hex(),
         }
+        return {**keys, "older": [one.to_hex() for one in self.older]} if self.older else keys
 
     @classmethod
-    def from_hex(cls, document: dict[str, str]) -> "ContentKeys":
+    def from_hex(cls, document: Mapping[str, Any]) -> "ContentKeys":
         """Return the keys that `to_hex` wrote.
 
         Raises:
-            ValueError: a key is absent or not 32 bytes in hexadecimal digits.
+            ValueError, TypeError: a key is absent or not 32 bytes in hexadecimal digits.
         """
-        if set(document) != {"chunk_id", "seal", "nonce"}:
+        keys = {name: text for name, text in document.items() if name != "older"}
+        if set(keys) != {"chunk_id", "seal", "nonce"}:
             raise ValueError("content keys are chunk_id, seal and nonce")
-        return cls(**{name: bytes.fromhex(text) for name, text in document.items()})
+        older = tuple(cls.from_hex(one) for one in document.get("older", ()))
+        return cls(older=older, **{name: bytes.fromhex(text) for name, text in keys.items()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +99,10 @@ class RealmKey:
         """
         message = root + epoch.to_bytes(8, "little") if epoch else root
         return blake3(message, key=self._derive(_SWARM)).digest()
+
+    def mark(self) -> bytes:
+        """Return 32 bytes that tell this key from others and nothing else about it."""
+        return self._derive(_MARK)
 
     def audit_key(self) -> bytes:
         """Derive the key that seals the lines of the audit log."""

@@ -5,12 +5,16 @@ Folder (mode 0700, every file 0600): `realm.json` (`{"version": 1, "id", "name",
 certificate, then the CA's: the chain it presents), `controller.key`, `publisher.key` and
 `jobs.key` (Ed25519). While the CA is changed also `ca.next.pem` and `ca.next.key`: members then get
 certificates of the next CA and trust both, and the controller still shows one of the old.
+
+While the realm key is changed also `realm.old.keys`, a line for each key before it. From the first
+change on `audit.key` holds the key that seals the audit log, derived from the first realm key: no
+member ever had it, so it need not change, and the log stays one chain.
 """
 
 import hashlib
 import json
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -20,7 +24,7 @@ from nodectl.errors import AlreadyThere, InvalidInput, NoRealm, PathUnreadable
 from nodectl.fsio import fsync_folder, make_private_folder, write_private
 from nodectl.ids import checked_name
 from nodectl.trust.ca import Credential, fingerprint, issue_controller, make_authority
-from nodectl.trust.keys import RealmKey
+from nodectl.trust.keys import ContentKeys, RealmKey
 from nodectl.trust.release import publisher_of
 
 VERSION = 1
@@ -28,6 +32,7 @@ _REALM_ID_BYTES = 16
 _CHAIN = "controller.pem"
 _CHAIN_KEY = "controller.key"
 _NEXT, _NEXT_KEY = "ca.next.pem", "ca.next.key"
+_KEY, _OLD_KEYS, _AUDIT_KEY = "realm.key", "realm.old.keys", "audit.key"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +48,8 @@ class Realm:
     publisher: Ed25519PrivateKey = field(repr=False)
     job_key: Ed25519PrivateKey = field(repr=False)  # signs orders (trust/order.py)
     next_authority: Credential | None = None  # while the CA is changed
+    old_keys: tuple[RealmKey, ...] = ()  # while the realm key is changed, the newest first
+    kept_audit_key: bytes = field(default=b"", repr=False)  # since the realm key was changed once
 
     def issuer(self) -> Credential:
         """Return the CA that members' certificates are issued with."""
@@ -54,8 +61,21 @@ class Realm:
         return self.authority.certificate + following
 
     def trust_mark(self) -> str:
-        """Return what tells one set of trusted CAs from another, hexadecimal digits."""
-        return hashlib.sha256(self.trusted()).hexdigest()
+        """Return what tells one set of CAs and realm keys from another, hexadecimal digits.
+
+        A member whose certificate was issued under another mark renews it, and learns both.
+        """
+        keys = b"".join(key.mark() for key in (self.key, *self.old_keys))
+        return hashlib.sha256(self.trusted() + keys).hexdigest()
+
+    def content_keys(self) -> ContentKeys:
+        """Return what members seal with, and open with."""
+        older = tuple(key.content_keys() for key in self.old_keys)
+        return replace(self.key.content_keys(), older=older)
+
+    def audit_key(self) -> bytes:
+        """Return the key that seals the audit log."""
+        return self.kept_audit_key or self.key.audit_key()
 
     def ca_sha256(self) -> bytes:
         """Return the fingerprint that join tokens carry."""
@@ -96,7 +116,7 @@ def write_realm(realm: Realm, folder: Path) -> None:
     }
     files = {
         "realm.json": json.dumps(about, indent=2).encode() + b"\n",
-        "realm.key": realm.key.secret.hex().encode() + b"\n",
+        _KEY: realm.key.secret.hex().encode() + b"\n",
         "ca.pem": realm.authority.certificate,
         "ca.key": realm.authority.key,
         _CHAIN: realm.controller.certificate + realm.authority.certificate,
@@ -128,7 +148,7 @@ def load_realm(folder: Path) -> Realm:
             realm_id=str(about["id"]),
             name=checked_name(about["name"]),
             created=int(about["created"]),
-            key=RealmKey(secret=bytes.fromhex((folder / "realm.key").read_text("ascii"))),
+            key=_realm_key(folder),
             authority=Credential(
                 certificate=(folder / "ca.pem").read_bytes(), key=(folder / "ca.key").read_bytes()
             ),
@@ -137,6 +157,8 @@ def load_realm(folder: Path) -> Realm:
                 key=(folder / _CHAIN_KEY).read_bytes(),
             ),
             next_authority=_next_authority(folder),
+            old_keys=_old_keys(folder),
+            kept_audit_key=_audit_key(folder),
             publisher=_ed25519(folder / "publisher.key"),
             job_key=_ed25519(folder / "jobs.key"),
         )
@@ -179,6 +201,64 @@ def finish_rotation(folder: Path) -> Realm:
         (folder / name).unlink()
     fsync_folder(folder)
     return load_realm(folder)
+
+
+def begin_key_rotation(folder: Path) -> Realm:
+    """Make the next realm key; the present one only opens from now on.
+
+    The new key counts with the last write: a run that was cut off before it changed nothing.
+
+    Raises:
+        AlreadyThere: the key is being changed already.
+    """
+    realm = load_realm(folder)
+    if realm.old_keys:
+        raise AlreadyThere(
+            "the realm key is being changed already",
+            hint="nodectl realm show tells what is still to do; end it: "
+            "nodectl realm rotate-key --finish",
+        )
+    write_private(folder / _AUDIT_KEY, realm.audit_key().hex().encode() + b"\n")
+    write_private(folder / _OLD_KEYS, realm.key.secret.hex().encode() + b"\n")
+    write_private(folder / _KEY, RealmKey.generate().secret.hex().encode() + b"\n")
+    return load_realm(folder)
+
+
+def finish_key_rotation(folder: Path) -> Realm:
+    """Forget the realm key before the present one.
+
+    Raises:
+        InvalidInput: the key is not being changed.
+    """
+    if not load_realm(folder).old_keys:
+        raise InvalidInput(
+            "the realm key is not being changed", hint="begin: nodectl realm rotate-key"
+        )
+    (folder / _OLD_KEYS).unlink()
+    fsync_folder(folder)
+    return load_realm(folder)
+
+
+def _realm_key(folder: Path) -> RealmKey:
+    return RealmKey(secret=bytes.fromhex((folder / _KEY).read_text("ascii")))
+
+
+def _old_keys(folder: Path) -> tuple[RealmKey, ...]:
+    """Return the keys before the present one, which a change that was cut off may list, too."""
+    try:
+        lines = (folder / _OLD_KEYS).read_text("ascii").split()
+    except FileNotFoundError:
+        return ()
+    keys = (RealmKey(secret=bytes.fromhex(line)) for line in lines)
+    present = _realm_key(folder)
+    return tuple(key for key in keys if key != present)
+
+
+def _audit_key(folder: Path) -> bytes:
+    try:
+        return bytes.fromhex((folder / _AUDIT_KEY).read_text("ascii"))
+    except FileNotFoundError:
+        return b""
 
 
 def _next_authority(folder: Path) -> Credential | None:

@@ -59,7 +59,11 @@ def _secrets(commands: Commands, token: str) -> dict[str, bytes]:
     """Return every secret of the realm and its members, raw."""
     realm = load_realm(commands.folder / "c" / "realm")
     content = realm.key.content_keys()
+    former = [key.content_keys() for key in realm.old_keys]
     found = {
+        **{f"realm key {i} before": key.secret for i, key in enumerate(realm.old_keys)},
+        **{f"seal key {i} before": keys.seal for i, keys in enumerate(former)},
+        "kept audit key": realm.audit_key(),
         "realm key": realm.key.secret,
         "audit key": realm.key.audit_key(),
         "chunk id key": content.chunk_id,
@@ -123,6 +127,8 @@ def test_no_secret_is_in_a_log_an_output_a_command_line_or_a_store(
         ("c", "swarm", "push", "golden", "--nodes", "n1", "--json"),
         ("c", "swarm", "push", "golden", "--nodes", "n1", "--restore", str(tmp_path / "out")),
         ("n1", "image", "verify", "golden", str(tree)),
+        ("c", "realm", "rotate-key"),
+        ("c", "image", "reseal", "golden", "--json"),
         ("n1", "node", "remove", "c"),
         ("c", "token", "list"),
         ("c", "publisher", "list", "--json"),

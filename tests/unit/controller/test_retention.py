@@ -6,6 +6,7 @@ from blake3 import blake3
 from nodectl.catalog.memory import MemoryCatalog
 from nodectl.catalog.model import ABSENT
 from nodectl.catalog.records import Job, JobKind, Task, Work, WorkState, job_key, work_key
+from nodectl.controller.members import Members
 from nodectl.controller.releases import Publication, Releases
 from nodectl.controller.retention import Retention, retain, roots_in_use
 from nodectl.errors import UnknownImage
@@ -21,7 +22,10 @@ class Lab:
     def __init__(self) -> None:
         self.catalog = MemoryCatalog()
         self.now = 0.0
-        self.releases = Releases(self.catalog, create_realm("lab", now=0), lambda: self.now)
+        realm = create_realm("lab", now=0)
+        self.releases = Releases(self.catalog, realm, lambda: self.now)
+        self.members = Members(self.catalog, realm, lambda: self.now)
+        self.members.add_first("n1", bytes(32))
         for _ in range(5):
             self.publish("golden", b"%d" % self.now)
             self.now += DAY
@@ -94,6 +98,12 @@ def test_what_a_node_runs_or_a_job_needs_stays(lab: Lab) -> None:
     lab.work(4, 4, WorkState.FAILED)
     assert lab.retain(keep_last=1) == [1, 4]
     assert lab.left() == [2, 3, 5]
+
+
+def test_what_a_removed_node_had_needs_not_stay(lab: Lab) -> None:
+    lab.work(2, 2, WorkState.DONE)
+    lab.members.remove("n1")
+    assert lab.retain(keep_last=1) == [1, 2, 3, 4]
 
 
 def test_a_root_that_another_release_has_stays_known(lab: Lab) -> None:

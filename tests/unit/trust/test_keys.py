@@ -77,9 +77,11 @@ def test_keys_of_a_wrong_length_are_refused(length: int) -> None:
 
 
 def test_no_key_is_ever_shown() -> None:
-    keys = KEY.content_keys()
+    older = RealmKey(secret=b"o" * 32).content_keys()
+    keys = dataclasses.replace(KEY.content_keys(), older=(older,))
     shown = repr(KEY) + repr(keys)
-    for secret in (KEY.secret, *dataclasses.astuple(keys)):
+    secrets = (keys.chunk_id, keys.seal, keys.nonce, older.chunk_id, older.seal, older.nonce)
+    for secret in (KEY.secret, *secrets):
         assert secret.hex() not in shown
         assert repr(secret)[2:-1] not in shown
 
