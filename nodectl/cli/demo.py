@@ -9,7 +9,7 @@ import typer
 from nodectl.cli.progress import observer_for
 
 if TYPE_CHECKING:
-    from nodectl.node.demo import DemoResult, NodeResult
+    from nodectl.node.demo_result import DemoResult, NodeResult
 
 
 def register(app: typer.Typer) -> None:
@@ -36,24 +36,32 @@ def demo(
     Makes a realm in a temporary folder, a controller and some peers on loopback; captures a tree,
     pushes it through the swarm, clones it on every peer (as root onto loop disks with a partition
     table, else into directories), compares every copy entry by entry; then changes files, and
-    brings every peer to the second generation in place. Nothing is left behind.
+    brings every peer to the second generation in place. Last comes a disk image: captured block by
+    block, spread, written to a file on every peer, and compared. Nothing is left behind.
 
     Exit codes: 0 all peers right, 10 no such tree, 12 no room, 16 a step failed, 31 a peer failed.
     """
     import asyncio
 
     from nodectl.errors import NodesFailed
-    from nodectl.node.demo import DemoOptions, run_demo
+    from nodectl.node.demo import run_demo
+    from nodectl.node.demo_result import DemoOptions
 
     options = DemoOptions(nodes=nodes, tree=tree, work=work, disks=disks)
     result = asyncio.run(run_demo(options, observer_for(json_lines=json_output)))
     print(json.dumps(result.to_json()) if json_output else _text(result))
     if not result.ok:
-        failed = [node for node in result.nodes if node.problem or not node.verified]
+        failed = [node for node in result.nodes if _problem(node)]
         raise NodesFailed(
             f"{len(failed)} of {len(result.nodes)} peers failed: "
-            + "; ".join(f"{node.node}: {node.problem or 'not compared'}" for node in failed)
+            + "; ".join(f"{node.node}: {_problem(node)}" for node in failed)
         )
+
+
+def _problem(node: "NodeResult") -> str:
+    """Return what is wrong with a peer, empty if nothing is."""
+    right = node.verified and node.block_verified
+    return node.problem or ("" if right else "not compared")
 
 
 def _text(result: "DemoResult") -> str:
@@ -64,12 +72,15 @@ def _text(result: "DemoResult") -> str:
     update = f"{format_size(result.update_bytes)} moved of {format_size(result.sealed_bytes)}"
     plain, sealed = format_size(result.plain_bytes), format_size(result.sealed_bytes)
     copies = f"the seeder sent {result.seeder_copies:.2f} copies"
+    block = result.block
+    disk = f"{format_size(block.size)}, of it {format_size(block.plain_bytes)} data"
     lines = [
         f"{result.tree}: {result.files} entries, {plain}, {sealed} compressed and sealed",
         f"captured in {format_duration(result.capture_s)}",
         f"on {len(result.nodes)} peers in {format_duration(result.swarm_s)}; {copies}",
         f"cloned and compared in {format_duration(result.restore_s)}",
         f"generation 2 in place in {format_duration(result.update_s)}: {update} for each peer",
+        f"disk image ({disk}) on every peer and compared in {format_duration(block.seconds)}",
         "",
         table(header, [_row(node) for node in result.nodes]),
     ]
@@ -86,5 +97,5 @@ def _row(node: "NodeResult") -> tuple[str, ...]:
         format_duration(node.restore_s),
         ", ".join(f"{name} {format_size(size)}" for name, size in ordered),
         format_size(node.update_bytes),
-        "yes" if node.verified and not node.problem else f"NO: {node.problem}",
+        f"NO: {_problem(node)}" if _problem(node) else "yes",
     )

@@ -1,7 +1,8 @@
 """The main job on one machine: a controller and some peers as real processes, on loopback.
 
 Capture, swarm, clone onto every peer (loop disks as root, else directories), compare, then a second
-generation in place. All of it goes through the command line, as an administrator would do it.
+generation in place, and a disk image, block by block. All of it goes through the command line, as
+an administrator would do it.
 """
 
 import asyncio
@@ -11,19 +12,20 @@ import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nodectl.errors import CommandFailed, NodectlError, NoSpace, PathMissing
 from nodectl.events import Event, Note, Observer, StepFinished, StepProgress, StepStarted, step
-from nodectl.node.demo_tree import change_files, choose_tree, tree_size
+from nodectl.node.demo_result import BlockResult, DemoOptions, DemoResult, NodeResult
+from nodectl.node.demo_tree import change_files, choose_tree, make_disk_image, tree_size
 from nodectl.node.report import event_of
 from nodectl.run import run, run_lines, running
 from nodectl.units import MIB, format_size
 from nodectl.zipapp.identity import self_command
 
 IMAGE = "demo"
+BLOCK_IMAGE = "demo-disk"
 MASTER = "master"
 _READY_S = 30.0
 _COMMAND_S = 1800.0
@@ -57,83 +59,6 @@ volume = "root"
 type = "ext4"
 mount = "/"
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DemoOptions:
-    """What to try."""
-
-    nodes: int = 4
-    tree: Path | None = None  # None: a good part of this system
-    work: Path = Path("/var/tmp")  # noqa: S108 - a private folder is made in it
-    disks: bool = True  # as root: clone onto loop disks
-
-
-@dataclass(slots=True)
-class NodeResult:
-    """What became of one peer."""
-
-    node: str
-    target: str = ""
-    swarm_s: float = 0.0
-    restore_s: float = 0.0
-    bytes_from: dict[str, int] = field(default_factory=dict)
-    update_bytes: int = 0
-    verified: bool = False
-    problem: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DemoResult:
-    """What the demo found."""
-
-    tree: str
-    files: int
-    plain_bytes: int
-    sealed_bytes: int
-    capture_s: float
-    swarm_s: float
-    restore_s: float  # until the last copy was restored and compared
-    seeder_copies: float
-    update_bytes: int  # that the peer that needed most fetched for the second generation
-    update_s: float
-    nodes: tuple[NodeResult, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether every peer has both generations, compared entry by entry."""
-        return all(node.verified and not node.problem for node in self.nodes)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that `--json` prints."""
-        return {
-            "ok": self.ok,
-            "nodes": len(self.nodes),
-            "tree": self.tree,
-            "files": self.files,
-            "plain_bytes": self.plain_bytes,
-            "sealed_bytes": self.sealed_bytes,
-            "capture_s": round(self.capture_s, 3),
-            "swarm_s": round(self.swarm_s, 3),
-            "restore_s": round(self.restore_s, 3),
-            "update_s": round(self.update_s, 3),
-            "seeder_copies": round(self.seeder_copies, 3),
-            "update_bytes": self.update_bytes,
-            "verified": all(node.verified for node in self.nodes),
-            "each": [
-                {
-                    "node": node.node,
-                    "target": node.target,
-                    "swarm_s": round(node.swarm_s, 3),
-                    "restore_s": round(node.restore_s, 3),
-                    "from": node.bytes_from,
-                    "update_bytes": node.update_bytes,
-                    "verified": node.verified,
-                    "problem": node.problem,
-                }
-                for node in self.nodes
-            ],
-        }
 
 
 async def run_demo(options: DemoOptions, observer: Observer) -> DemoResult:
@@ -219,6 +144,8 @@ class _Demo:
         restore_s = time.monotonic() - began
         began = time.monotonic()
         await self._update()
+        update_s = time.monotonic() - began
+        block = await self._block_image()
         copies = sum(node.bytes_from.get(MASTER, 0) for node in self._nodes) / max(sealed_bytes, 1)
         return DemoResult(
             tree=str(self._tree),
@@ -230,7 +157,8 @@ class _Demo:
             restore_s=restore_s,
             seeder_copies=copies,
             update_bytes=max((node.update_bytes for node in self._nodes), default=0),
-            update_s=time.monotonic() - began,
+            update_s=update_s,
+            block=block,
             nodes=tuple(self._nodes),
         )
 
@@ -266,11 +194,11 @@ class _Demo:
             self._observer.on(Note(text=f"left out: {path!r}"))
         return captured
 
-    async def _push(self, *words: str) -> tuple[dict[str, Any], float]:
-        """Push the image to all peers; return the job as it ended, and the seconds it took."""
+    async def _push(self, *words: str, image: str = IMAGE) -> tuple[dict[str, Any], float]:
+        """Push an image to all peers; return the job as it ended, and the seconds it took."""
         names = ",".join(node.node for node in self._nodes)
         began = time.monotonic()
-        job = await self._call(MASTER, "swarm", "push", IMAGE, "--nodes", names, *words, ok=(0, 31))
+        job = await self._call(MASTER, "swarm", "push", image, "--nodes", names, *words, ok=(0, 31))
         return job, time.monotonic() - began
 
     def _receipts(self, job: dict[str, Any]) -> Iterator[tuple[NodeResult, dict[str, Any]]]:
@@ -332,6 +260,31 @@ class _Demo:
     async def _verify_update(self, node: NodeResult) -> None:
         await self._verify(node)
         node.verified = True
+
+    async def _block_image(self) -> BlockResult:
+        """Capture a disk image, spread it, write it to a file on every peer, and compare."""
+        image = self._work / "vm.img"
+        with step(self._observer, "make a disk image"):
+            await asyncio.to_thread(make_disk_image, image, self._tree)
+        began = time.monotonic()
+        words = ("image", "capture-block", BLOCK_IMAGE, "--device", str(image))
+        captured = await self._call(MASTER, *words)
+        job, _ = await self._push(image=BLOCK_IMAGE)
+        for _ in self._receipts(job):
+            pass  # only problems are of interest
+        with step(self._observer, "write the disk image on every peer, and compare"):
+            await self._each(self._write_block_image)
+        return BlockResult(
+            size=captured["size"],
+            plain_bytes=captured["plain_bytes"],
+            seconds=time.monotonic() - began,
+        )
+
+    async def _write_block_image(self, node: NodeResult) -> None:
+        copy = str(self._work / node.node / "vm.img")
+        await self._call(node.node, "image", "restore", BLOCK_IMAGE, copy)
+        await self._call(node.node, "image", "verify", BLOCK_IMAGE, "--against", copy)
+        node.block_verified = True
 
     async def _each(self, work: Callable[[NodeResult], Awaitable[None]]) -> None:
         """Do something for every peer that has no problem yet, all at the same time."""

@@ -1,10 +1,11 @@
-"""The trees of the demo: a part of this system to capture, and changes for a second generation."""
+"""What the demo captures: a part of this system, changes for a second generation, a disk image."""
 
 import contextlib
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from nodectl.units import MIB
 
@@ -23,6 +24,9 @@ _BYTES_WANTED = 150 * MIB
 _BYTES_MAX = 420 * MIB
 _ENTRIES_MAX = 30_000
 _CHANGED = 12  # files that get new content
+_DISK_SIZE = 128 * MIB
+_DISK_DATA = 16 * MIB
+_DISK_STRIDE = 4 * MIB  # of these only the first half gets data
 
 
 def tree_size(tree: Path, *, stop_bytes: int = 1 << 62, stop_entries: int = 1 << 62) -> int | None:
@@ -99,3 +103,25 @@ def _add_every_kind(folder: Path) -> int:
         os.chown(folder / "link", 1234, 5678, follow_symlinks=False)
     (folder / "set-id").chmod(0o6755)
     return len(list(folder.iterdir()))
+
+
+def make_disk_image(path: Path, tree: Path) -> None:
+    """Make a sparse file like a little used virtual disk: the files of `tree` between holes."""
+    left = _DISK_DATA
+    with path.open("wb") as image:
+        for source in _contents(tree):
+            while left > 0 and (data := source.read(_DISK_STRIDE // 2)):
+                image.write(data)
+                left -= len(data)
+                image.seek(-(-image.tell() // _DISK_STRIDE) * _DISK_STRIDE)
+            if left <= 0:
+                break
+        image.truncate(_DISK_SIZE)
+
+
+def _contents(tree: Path) -> Iterator[BinaryIO]:
+    """Yield the files of a tree that can be read, opened, one after the other."""
+    for entry in _entries(tree):
+        if entry.is_file(follow_symlinks=False):
+            with contextlib.suppress(OSError), Path(entry.path).open("rb") as source:
+                yield source
