@@ -33,24 +33,28 @@ def capture_block(
     in_use: Annotated[
         bool, typer.Option("--in-use", help="Read a device although it is mounted.")
     ] = False,
+    all_blocks: Annotated[
+        bool, typer.Option("--all-blocks", help="Capture what a file system calls free as well.")
+    ] = False,
     state: StateOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Capture a disk image, a partition or a whole disk, block by block, as the next generation.
 
-    Holes and blocks of zeros are left out; what an earlier generation has is not stored twice. A
-    qcow2 file is read through qemu-img (package qemu-utils) and needs space for its content in the
-    state folder meanwhile. Nothing is written to the source.
+    Holes and blocks of zeros are left out, and so is what a clean file system in it calls free
+    (ext2 to ext4, also in partitions; XFS and btrfs where partclone is installed): a restore leaves
+    zeros there. What an earlier generation has is not stored twice. A qcow2 file is read through
+    qemu-nbd (package qemu-utils). Nothing is written to the source.
 
     Example: nodectl image capture-block debian --device /srv/templates/debian.qcow2
 
     Exit codes: 10 no such file, 11 it cannot be read, 12 store full, 14 a qcow2 file that is
-    damaged, encrypted or not whole, 15 qemu-img is missing, 22 it changed meanwhile, 40 no realm,
-    42-43 the controller, 51 the device is in use.
+    damaged, encrypted or not whole, or a format that is neither raw nor qcow2, 15 qemu-img is
+    missing, 22 it changed meanwhile, 40 no realm, 42-43 the controller, 51 it is in use.
     """
     from nodectl.content.block_capture import STEP
     from nodectl.content.block_capture import capture_block as capture
-    from nodectl.content.block_source import open_source
+    from nodectl.content.block_source import SourceOptions, open_source
     from nodectl.content.frame import FrameCodec
     from nodectl.events import step
     from nodectl.store.disk import DiskStore
@@ -60,9 +64,10 @@ def capture_block(
     folder = open_state(state)
     codec = FrameCodec(folder.membership().content_keys, level=zstd_level(compress))
     observer = observer_for(json_lines=json_output)
+    options = SourceOptions(in_use=in_use, all_blocks=all_blocks)
     with lease(folder.store):  # until its root is remembered, gc would see no need of it
         with (
-            open_source(device, work=folder.cache, in_use=in_use) as source,
+            open_source(device, options) as source,
             DiskStore(folder.store) as store,
             step(observer, STEP),
         ):
@@ -81,6 +86,7 @@ def _show_captured(release: "Release", report: "BlockCaptureReport", *, json_out
         "chunks": report.block.entries,
         "new_frames": report.new_frames,
         "new_bytes": report.new_bytes,
+        "free_bytes": report.free_bytes,
     }
     if json_output:
         print(json.dumps(document))
@@ -90,7 +96,9 @@ def _show_captured(release: "Release", report: "BlockCaptureReport", *, json_out
     size, data = format_size(report.size), format_size(report.block.plain_bytes)
     print(
         f"{release.name} generation {release.generation}: {size}, of it {data} data; "
-        f"{format_size(report.new_bytes)} new in the store\n  root {report.root.hex()}\n"
+        f"{format_size(report.new_bytes)} new in the store\n"
+        f"  {format_size(report.free_bytes)} left out that its file systems call free\n"
+        f"  root {report.root.hex()}\n"
         f"  next: nodectl swarm push {release.name} --nodes all"
     )
 

@@ -1,6 +1,5 @@
 """Capturing a block image: ranges of 64 MiB read, cut and sealed by workers."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ class BlockCaptureReport:
     size: int  # bytes of the image, holes included
     new_frames: int  # frames that were not in the store before
     new_bytes: int  # their sealed bytes
+    free_bytes: int  # of what a file system calls free, not read
 
 
 class RangeJob(NamedTuple):
@@ -55,9 +55,9 @@ class RangeResult(NamedTuple):
 class _RangeHandler:
     """A worker: ranges in, frames into packs of its own, references out."""
 
-    def __init__(self, path: Path, packs: Path, index: Path, codec: FrameCodec) -> None:
-        self._path = path
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, source: BlockSource, packs: Path, index: Path, codec: FrameCodec) -> None:
+        self._path = source.path
+        self._reader = source.open()
         self._codec = codec
         self._index = Index(index)
         self._writer = PackWriter(packs)
@@ -84,7 +84,7 @@ class _RangeHandler:
     def finish(self) -> RangeResult:
         """Close the last pack."""
         self._writer.close()
-        os.close(self._fd)
+        self._reader.close()
         return RangeResult(-1, [], self._placed)
 
     def _read(self, data: memoryview, begin: int) -> None:
@@ -92,10 +92,10 @@ class _RangeHandler:
         while done < len(data):
             at = begin + done
             try:
-                got = os.preadv(self._fd, [data[done : done + _READ]], at)
+                got = self._reader.read_into(data[done : done + _READ], at)
             except OSError as exc:
                 raise PathUnreadable(
-                    f"cannot read {self._path} at byte {at}: {exc.strerror}",
+                    f"cannot read {self._path} at byte {at}: {exc.strerror or exc}",
                     hint="the kernel's log tells what the disk says",
                 ) from exc
             if not got:
@@ -180,7 +180,7 @@ def capture_block(
     numbers = [job.number for job in range_jobs(source.size, source.extents)]
     capture = _Capture(store, writer, iter(numbers))
     packs, index = store.packs, store.folder / "index.sqlite"
-    with WorkerPool(lambda: _RangeHandler(source.path, packs, index, codec)) as pool:
+    with WorkerPool(lambda: _RangeHandler(source, packs, index, codec)) as pool:
         for result in pool.run(range_jobs(source.size, source.extents)):
             capture.take(result)
             observer.on(StepProgress(step=STEP, done=capture.done))
@@ -196,4 +196,5 @@ def capture_block(
         size=source.size,
         new_frames=capture.new_frames,
         new_bytes=capture.new_bytes,
+        free_bytes=source.free_bytes,
     )

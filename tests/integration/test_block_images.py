@@ -3,57 +3,18 @@
 import json
 import os
 import random
-import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from block_lab import capture, commands, make_image, refused, restore
 from commands import Commands
 from loop_disks import loop_disk
 
 from nodectl.store.disk import DiskStore
 
 MIB = 1 << 20
-qemu = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img (qemu-utils)")
-
-
-@pytest.fixture
-def commands(tmp_path: Path) -> Iterator[Commands]:
-    made = Commands(tmp_path)
-    made.ok("c", "init", "--realm", "lab", "--node", "c", "--listen", "127.0.0.1:0")
-    yield made
-    made.end()
-
-
-def make_image(path: Path, *, seed: int = 1, size: int = 24 * MIB) -> bytes:
-    """Write a sparse image: data, a hole, zeros, more data; return its bytes."""
-    rng = random.Random(seed)
-    with path.open("wb") as file:
-        file.write(rng.randbytes(3 * MIB))
-        file.seek(9 * MIB)
-        file.write(bytes(MIB) + random.Random(0).randbytes(4 * MIB))
-        file.truncate(size)
-    return path.read_bytes()
-
-
-def capture(commands: Commands, path: Path, *words: str) -> dict[str, Any]:
-    said = commands.ok("c", "image", "capture-block", "vm", "--device", str(path), "--json", *words)
-    return dict(json.loads(said))
-
-
-def restore(commands: Commands, node: str, target: Path | str, *words: str) -> dict[str, Any]:
-    said = commands.ok(node, "image", "restore", "vm", str(target), "--json", *words)
-    return dict(json.loads(said))
-
-
-def refused(commands: Commands, status: int, *words: str) -> str:
-    """Run a command that must fail after it began to tell of its progress."""
-    done = commands.run("c", *words)
-    assert done.returncode == status, (done.returncode, done.stderr)
-    assert "Traceback" not in done.stderr
-    return done.stderr
+__all__ = ["commands"]  # a fixture
 
 
 def test_an_image_comes_back_and_an_update_writes_the_difference(
@@ -127,47 +88,6 @@ def test_a_node_gets_it_from_the_swarm_and_an_older_copy_saves_most(
     node.terminate()
     node.wait(timeout=30)
     commands.ok("n2", "store", "verify", "vm")
-
-
-@qemu
-def test_a_qcow2_file_is_the_image_that_it_holds(commands: Commands, tmp_path: Path) -> None:
-    whole = make_image(tmp_path / "image")
-    subprocess.run(
-        ["qemu-img", "convert", "-O", "qcow2", "-c", tmp_path / "image", tmp_path / "q"], check=True
-    )
-    from_raw = capture(commands, tmp_path / "image")
-    from_qcow2 = capture(commands, tmp_path / "q")
-    assert from_qcow2["root"] == from_raw["root"]
-    restore(commands, "c", tmp_path / "out")
-    assert (tmp_path / "out").read_bytes() == whole
-
-
-@qemu
-def test_qcow2_files_that_are_not_whole_are_refused(commands: Commands, tmp_path: Path) -> None:
-    make_image(tmp_path / "image")
-
-    def made(*words: str | Path) -> None:
-        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *words], check=True)
-
-    def said(path: Path) -> str:
-        return refused(commands, 14, "image", "capture-block", "vm", "--device", str(path))
-
-    made("-b", tmp_path / "image", "-F", "raw", tmp_path / "layer")
-    assert "takes a part of its content from another file" in said(tmp_path / "layer")
-    made(tmp_path / "secret", "10M")
-    with (tmp_path / "secret").open("r+b") as file:
-        file.seek(32)  # crypt_method: AES
-        file.write((1).to_bytes(4, "big"))
-    assert "is encrypted" in said(tmp_path / "secret")
-    subprocess.run(
-        ["qemu-img", "convert", "-O", "qcow2", tmp_path / "image", tmp_path / "bad"], check=True
-    )
-    with (tmp_path / "bad").open("r+b") as file:
-        file.seek(0x30000)
-        file.write(b"\xff" * 5000)
-    assert "damaged" in said(tmp_path / "bad") or "no valid" in said(tmp_path / "bad")
-    (tmp_path / "cut").write_bytes((tmp_path / "bad").read_bytes()[:50])
-    assert "no valid qcow2" in said(tmp_path / "cut")
 
 
 @pytest.mark.root

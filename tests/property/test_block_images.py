@@ -8,7 +8,7 @@ from nodectl.content.block import BlockManifest
 from nodectl.content.block_capture import capture_block, range_jobs
 from nodectl.content.block_format import BlockChunk, decode_block_part, encode_block_part
 from nodectl.content.block_restore import BlockRestoreOptions, differences, restore_block
-from nodectl.content.block_source import open_source
+from nodectl.content.block_source import SourceOptions, open_source
 from nodectl.content.chunker import BLOCK, RANGE, cut
 from nodectl.content.frame import FrameCodec, FrameRef
 from nodectl.errors import ContentInvalid
@@ -47,7 +47,7 @@ def test_any_image_comes_back_over_anything(
     image.write_bytes(make(runs, tail))
     target.write_bytes(make(old, old_tail))
     with DiskStore(folder / "store") as store:
-        with open_source(image, work=folder) as source:
+        with open_source(image, SourceOptions()) as source:
             report = capture_block(source, store, codec, NullObserver())
         manifest = BlockManifest.open(report.root, store, codec)
 
@@ -60,7 +60,7 @@ def test_any_image_comes_back_over_anything(
         again = restore_block(manifest, target, open_store, BlockRestoreOptions(), NullObserver())
         assert (again.written_bytes, again.cleared_bytes) == (0, 0)
         assert differences(manifest, target, NullObserver(), step="x") == []
-        with open_source(target, work=folder) as source:
+        with open_source(target, SourceOptions()) as source:
             assert capture_block(source, store, codec, NullObserver()).root == report.root
 
 
