@@ -8,7 +8,7 @@ from controlling import Recorder
 
 from nodectl.content.block import BlockManifest
 from nodectl.content.block_capture import capture_block
-from nodectl.content.block_source import open_source
+from nodectl.content.block_source import SourceOptions, open_source
 from nodectl.content.capture import CaptureOptions, capture_tree
 from nodectl.content.frame import FrameCodec
 from nodectl.content.opening import Manifest, open_manifest
@@ -53,7 +53,7 @@ def _captured_disk(folder: Path, store: DiskStore, codec: FrameCodec) -> Root:
         for at in (0, 70 << 20):
             file.seek(at)
             file.write(bytes(range(256)) * 2000)
-    with open_source(raw, work=folder) as source:
+    with open_source(raw, SourceOptions()) as source:
         return capture_block(source, store, codec, NullObserver()).root
 
 
