@@ -112,22 +112,86 @@ def _open_folder(name: str, folder_fd: int, relative: str, *, make: bool) -> int
         raise
 
 
-def write_beneath(root_fd: int, relative: str, data: bytes, *, mode: int = 0o644) -> None:
+def write_beneath(
+    root_fd: int,
+    relative: str,
+    data: bytes,
+    *,
+    mode: int = 0o644,
+    owner: tuple[int, int] | None = None,
+    label: bytes = b"",
+) -> None:
     """Replace the file `relative` beneath the folder `root_fd` by `data`, at once and durably.
 
     Its folder must be there and keeps its times. A link at the last component is replaced, not
-    followed.
+    followed. `owner` is uid and gid (by default this process's), `label` the value of
+    security.selinux.
 
     Raises:
         UnsafePath: a component is a link or no folder, or the file is a folder.
         FileNotFoundError: the folder of the file is missing.
     """
+    with _replacing(root_fd, relative) as (folder, temporary):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(temporary, flags, PRIVATE_FILE, dir_fd=folder)
+        try:
+            if owner is not None:
+                os.fchown(fd, *owner)
+            if label:
+                os.setxattr(fd, "security.selinux", label)
+            os.fchmod(fd, mode)  # last: nobody else reads a secret before it has its owner
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def link_beneath(root_fd: int, relative: str, target: str) -> None:
+    """Replace `relative` beneath the folder `root_fd` by a symbolic link; else as `write_beneath`.
+
+    Raises:
+        UnsafePath: as `write_beneath`.
+        FileNotFoundError: the folder of the link is missing.
+    """
+    with _replacing(root_fd, relative) as (folder, temporary):
+        os.symlink(target, temporary, dir_fd=folder)
+
+
+def remove_beneath(root_fd: int, relative: str) -> bool:
+    """Remove the file or link `relative` beneath the folder `root_fd`; say whether it was there.
+
+    Its folder keeps its times.
+
+    Raises:
+        UnsafePath: a component is a link or no folder, or the file is a folder.
+    """
+    parent, name = _split(relative)
+    try:
+        with folder_beneath(root_fd, parent) as folder:
+            before = os.fstat(folder)
+            os.unlink(name, dir_fd=folder)
+            os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
+            os.fsync(folder)
+    except FileNotFoundError:
+        return False
+    except IsADirectoryError as exc:
+        raise UnsafePath(f"{relative!r} is a folder, and should be a file") from exc
+    return True
+
+
+@contextlib.contextmanager
+def _replacing(root_fd: int, relative: str) -> Iterator[tuple[int, str]]:
+    """Yield a folder and a temporary name in it; what is made there takes the place of a file."""
     parent, name = _split(relative)
     with folder_beneath(root_fd, parent) as folder:
         before = os.fstat(folder)
         temporary = f".{name}.{os.getpid()}.tmp"
         try:
-            _write_new(folder, temporary, data, mode)
+            with contextlib.suppress(FileNotFoundError):  # of a run that was killed
+                os.unlink(temporary, dir_fd=folder)
+            yield folder, temporary
             os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
         except IsADirectoryError as exc:
             raise UnsafePath(f"{relative!r} is a folder, and should be a file") from exc
@@ -136,21 +200,6 @@ def write_beneath(root_fd: int, relative: str, data: bytes, *, mode: int = 0o644
                 os.unlink(temporary, dir_fd=folder)
         os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
         os.fsync(folder)
-
-
-def _write_new(folder: int, name: str, data: bytes, mode: int) -> None:
-    with contextlib.suppress(FileNotFoundError):  # a run that was killed
-        os.unlink(name, dir_fd=folder)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(name, flags, mode, dir_fd=folder)
-    try:
-        os.fchmod(fd, mode)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def read_beneath(root_fd: int, relative: str, *, limit: int) -> bytes | None:

@@ -140,7 +140,7 @@ class FolderImage:
         self, target: Path, *, ignored: frozenset[str], extra: frozenset[str]
     ) -> Sequence[str]:
         wanted, found = described(self.source), described(target)
-        lines = [f"missing: {path}" for path in wanted.keys() - found.keys()]
+        lines = [f"missing: {path}" for path in wanted.keys() - found.keys() - ignored]
         lines += [f"extra: {path}" for path in found.keys() - wanted.keys() - extra - ignored]
         both = wanted.keys() & found.keys() - ignored
         return lines + [f"differs: {path}" for path in both if wanted[path] != found[path]]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from nodectl.cli.disk import plan_document, plan_text, read_layout
+from nodectl.cli.inventory import inventory_for
 from nodectl.cli.progress import observer_for
 from nodectl.cli.releases import open_image
 
@@ -39,6 +40,9 @@ def clone(
     yes: bool = typer.Option(False, "--yes", help="Do not ask before the disk is overwritten."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Show the plan and stop."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON: the report, or the plan."),
+    fresh_keys: bool = typer.Option(
+        False, "--fresh-keys", help="Do not keep SSH host keys and the like of the old disk."
+    ),
     verify: bool = typer.Option(
         True, "--verify/--no-verify", help="Compare every entry with the image afterwards."
     ),
@@ -66,7 +70,14 @@ def clone(
         name = checked_name(hostname or source.node_name)
     except ValueError as exc:
         raise InvalidInput(f"--hostname: {exc}") from exc
-    wish = CloneWish(disk=disk, layout=wanted, node_name=name, verify=verify)
+    wish = CloneWish(
+        disk=disk,
+        layout=wanted,
+        node_name=name,
+        verify=verify,
+        inventory=None if dry_run else inventory_for(state, name),
+        keep=not fresh_keys,
+    )
     run_clone(wish, source, yes=yes, dry_run=dry_run, as_json=as_json)
 
 
@@ -127,5 +138,7 @@ def report_text(report: "CloneReport") -> str:
         f"{report.node_name} is on {report.disk}: {what}, in {format_duration(seconds)}",
         f"  machine-id {report.machine_id}",
     ]
+    lines += [f"  host key {key}" for key in report.host_keys]
+    lines += [f"  note: {note}" for note in report.notes]
     lines += [f"  {place} UUID {fs_uuid}" for place, fs_uuid in report.filesystems.items()]
     return "\n".join(lines)

@@ -140,14 +140,16 @@ def _show_captured(release: "Release", report: "CaptureReport", *, json_output: 
 
 
 def _default_excludes(tree: Path, seal: str) -> tuple[str, ...]:
-    from nodectl.content.excludes import OWN, for_system_root
+    from nodectl.content.excludes import OWN
     from nodectl.errors import InvalidInput
+    from nodectl.identity.probe import sealed_of
+    from nodectl.identity.rows import for_system_root
 
     if seal not in ("auto", "yes", "no"):
         raise InvalidInput(f"--seal is auto, yes or no, not {seal!r}")
     is_system = any((tree / name).exists() for name in ("etc/os-release", "usr/lib/os-release"))
     if seal == "yes" or (seal == "auto" and is_system):
-        return for_system_root()
+        return (*for_system_root(), *sealed_of(tree))
     return OWN
 
 

@@ -1,6 +1,7 @@
 """`nodectl node add|set|show|forget`: what is said of a node, before it joined and ever after."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -150,6 +151,27 @@ def node_forget(name: Name, state: StateOption = None) -> None:
     _checked(name)
     ask(state, lambda client: forget_inventory(client, name))
     print(f"the inventory has no {name} any more")
+
+
+def inventory_for(state: Path | None, name: str) -> "NodeInventory | None":
+    """Return what the controller says of a node that is about to be made; None where it cannot.
+
+    A node may ask about itself only, and a controller may be away: then it is said on stderr that
+    the node gets what the image has.
+    """
+    from nodectl.errors import ControllerUnreachable, NotAllowed, UnknownNode
+    from nodectl.node.inventory import inventory_of
+
+    try:
+        return ask(state, lambda client: inventory_of(client, name))[0]
+    except UnknownNode:
+        return None
+    except (ControllerUnreachable, NotAllowed) as exc:
+        print(
+            f"nodectl: nothing is known of {name}: {exc}; its network stays as in the image",
+            file=sys.stderr,
+        )
+        return None
 
 
 def _checked(name: str) -> str:

@@ -1,5 +1,7 @@
 """What a capture leaves out: patterns, and the lists for a system's root.
 
+What makes a machine itself stands in identity/rows.py.
+
 A pattern is a path below the captured tree:
 
 * with a leading "/" it counts from the tree's root, without one it matches at any depth;
@@ -34,50 +36,8 @@ TRANSIENT = (
 )
 """Of no use on another machine."""
 
-IDENTITY = (
-    "/etc/machine-id",
-    "/var/lib/dbus/machine-id",
-    "/etc/hostname",
-    "/etc/ssh/ssh_host_*",
-    "/etc/udev/rules.d/70-persistent-net.rules",
-    "/etc/udev/rules.d/75-persistent-net*.rules",
-    "/etc/udev/rules.d/70-persistent-cd.rules",
-    "/var/lib/dhcp/*",
-    "/var/lib/dhclient/*",
-    "/var/lib/NetworkManager/*",
-    "/var/lib/systemd/random-seed",
-    "/var/lib/systemd/credential.secret",
-    "/var/lib/urandom/random-seed",
-    "/boot/efi/loader/random-seed",
-    "/boot/loader/random-seed",
-    "/etc/iscsi/initiatorname.iscsi",
-    "/etc/nvme/hostnqn",
-    "/etc/nvme/hostid",
-    "/etc/lvm/devices/system.devices",
-    "/etc/krb5.keytab",
-    "/etc/puppetlabs/puppet/ssl/*",
-    "/etc/salt/minion_id",
-    "/etc/salt/pki/minion/*",
-    "/etc/pki/consumer/*",
-    "/etc/sysconfig/rhn/systemid",
-    "/var/lib/cloud/*",
-    "/var/log/journal/*",
-    "/var/log/wtmp",
-    "/var/log/btmp",
-    "/var/log/lastlog",
-    "/root/.bash_history",
-    "/home/*/.bash_history",
-    "/etc/.pwd.lock",
-)
-"""What makes the captured machine itself; the node that gets the image has its own."""
-
 OWN = ("/var/lib/nodectl", "/etc/nodectl")
 """nodectl's own state: keys of this node, and the store."""
-
-
-def for_system_root() -> tuple[str, ...]:
-    """Return what a capture of a system's root leaves out by default."""
-    return (*KERNEL, *TRANSIENT, *IDENTITY, *OWN)
 
 
 def beneath(tree: Path, place: Path) -> tuple[str, ...]:

@@ -13,16 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from nodectl.catalog.inventory import NodeInventory
 from nodectl.disk.apply import apply_plan, locked, partitions_released
 from nodectl.disk.facts import DiskFacts
+from nodectl.disk.fstab import merge_fstab
 from nodectl.disk.model import DiskMatch, FsType, Layout
 from nodectl.disk.mounts import mounted, private_folder, release_abandoned
 from nodectl.disk.plan import DiskPlan, choose_disk, plan_disk
 from nodectl.disk.probe import disk_named, probe_contents, probe_disks
 from nodectl.errors import NeedsRoot, NotConfirmed, VerifyFailed
 from nodectl.events import Event, Note, Observer, StepFinished, step
+from nodectl.identity.apply import AppliedIdentity, apply_identity, check_identity
+from nodectl.identity.model import IdentityPlan, TreeFacts, WriteFile
+from nodectl.identity.old_root import NOTHING, OldRoot, read_old_disk
+from nodectl.identity.own import Owner, plan_own
+from nodectl.identity.rows import FSTAB
 from nodectl.ids import checked_name
-from nodectl.node.first_files import FirstFiles, check_first_files, write_first_files
 
 _SHOWN_DIFFERENCES = 10
 
@@ -75,6 +81,8 @@ class CloneWish:
     layout: Layout
     node_name: str
     verify: bool = True  # compare the tree with the image after it was written
+    inventory: NodeInventory | None = None  # what is said of the node; None: nothing
+    keep: bool = True  # take host keys and the like over from the node's old system on the disk
 
     def __post_init__(self) -> None:
         """Refuse a name that a host cannot have."""
@@ -91,6 +99,8 @@ class CloneReport:
     fingerprint: str
     node_name: str
     machine_id: str
+    host_keys: tuple[str, ...]  # "ED25519 SHA256:... (kept)"
+    notes: tuple[str, ...]  # what a person should know of the identity
     filesystems: dict[str, str]  # mount point or "swap" -> UUID
     entries: int
     plain_bytes: int
@@ -158,9 +168,13 @@ def clone_onto_disk(
         )
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(private_folder())
+        old = _old_root(plan, wish, image, folder, watch)
         stack.enter_context(partitions_released(plan))
-        filled, files = _write(plan, wish, image, folder, watch)
-        _read_back(plan, wish, image, folder, files=files, observer=watch)
+        owner = Owner(
+            realm_id=image.realm_id, name=wish.node_name, inventory=wish.inventory, old=old
+        )
+        filled, own = _write(plan, owner, image, folder, watch)
+        files = _read_back(plan, wish, image, folder, own=own, observer=watch)
     return CloneReport(
         disk=plan.disk.path,
         serial=plan.disk.serial,
@@ -168,6 +182,8 @@ def clone_onto_disk(
         fingerprint=plan.fingerprint,
         node_name=wish.node_name,
         machine_id=files.machine_id,
+        host_keys=files.host_keys,
+        notes=(*old.notes, *files.notes),
         filesystems={
             each.filesystem.mount or str(each.filesystem.type): each.fs_uuid
             for each in plan.partitions
@@ -180,10 +196,37 @@ def clone_onto_disk(
     )
 
 
-def _write(
+def _old_root(
     plan: DiskPlan, wish: CloneWish, image: ImageSource, folder: Path, observer: Observer
-) -> tuple[FillResult, FirstFiles]:
-    """Partition, format, mount, fill, and write the first files; unmounted when it returns."""
+) -> OldRoot:
+    """Look at what the disk's old system leaves to the node, before it is gone."""
+    if not wish.keep:
+        return NOTHING
+    with step(observer, "look for host keys on the old disk"):
+        old = read_old_disk(plan.disk, folder, realm_id=image.realm_id, name=wish.node_name)
+    for note in old.notes:
+        observer.on(Note(text=note))
+    return old
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Own:
+    """The identity that was planned, and what was done for it."""
+
+    plan: IdentityPlan
+    applied: AppliedIdentity
+
+
+def _write(
+    plan: DiskPlan, owner: Owner, image: ImageSource, folder: Path, observer: Observer
+) -> tuple[FillResult, _Own]:
+    """Partition, format, mount, fill, and make the tree the node's; unmounted when it returns."""
+
+    def fstab(tree: TreeFacts) -> tuple[WriteFile]:
+        text = merge_fstab(tree.texts.get("etc/fstab", ""), plan.partitions)
+        data = text.encode("utf-8", "surrogateescape")
+        return (WriteFile(path="etc/fstab", data=data, item=FSTAB),)
+
     with contextlib.ExitStack() as mounts:
         # Mounts keep others away from the disk; until then its lock does.
         with locked(plan.disk):
@@ -191,13 +234,12 @@ def _write(
             root = mounts.enter_context(mounted(plan.mounts, folder))
         with step(observer, "restore", total=image.plain_bytes):
             filled = image.restore(root, observer)
-        with step(observer, "write fstab, hostname and machine-id"):
-            files = write_first_files(
-                root, plan.partitions, realm_id=image.realm_id, node_name=wish.node_name
-            )
+        with step(observer, "write what makes the node itself"):
+            wanted = plan_own(root, owner, fstab)
+            own = _Own(plan=wanted, applied=apply_identity(root, wanted))
         with step(observer, "write back and unmount"):
             mounts.close()
-    return filled, files
+    return filled, own
 
 
 def _read_back(
@@ -206,22 +248,24 @@ def _read_back(
     image: ImageSource,
     folder: Path,
     *,
-    files: FirstFiles,
+    own: _Own,
     observer: Observer,
-) -> None:
+) -> AppliedIdentity:
     """Mount again, read-only, and compare."""
+    files = own.applied
     with step(observer, "read back"), mounted(plan.mounts, folder, read_only=True) as root:
-        check_first_files(root, files)
+        check_identity(root, own.plan)
         if not wish.verify:
-            return
+            return files
         extra = _extra(plan) | files.made
-        differences = image.verify(root, ignored=frozenset(files.written), extra=extra)
+        differences = image.verify(root, ignored=files.paths, extra=extra)
         if differences:
             shown = "".join(f"\n  {line}" for line in differences[:_SHOWN_DIFFERENCES])
             raise VerifyFailed(
                 f"{plan.disk.path} differs from the image in {len(differences)} places:{shown}",
                 hint="repeat the clone; if it fails again, distrust the disk or the memory",
             )
+    return files
 
 
 def _extra(plan: DiskPlan) -> frozenset[str]:

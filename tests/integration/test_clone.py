@@ -31,8 +31,8 @@ from nodectl.errors import (
     VerifyFailed,
 )
 from nodectl.events import NullObserver, Observer
+from nodectl.identity.derived import derive_machine_id
 from nodectl.node.clone import CloneReport, CloneWish, FillResult, clone_onto_disk
-from nodectl.node.first_files import derive_machine_id
 
 pytestmark = pytest.mark.root
 
