@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nodectl.cli import block, image_list, reseal
+from nodectl.cli import block, image_access, image_list, reseal
 from nodectl.cli.capturing import check_name, publish_captured, zstd_level
 from nodectl.cli.membership import JsonOption, StateOption, open_state
 from nodectl.cli.progress import observer_for
@@ -59,6 +59,7 @@ def register(app: typer.Typer) -> None:
     image_list.register(image_app)
     block.register(image_app)
     reseal.register(image_app)
+    image_access.register(image_app)
 
 
 @image_app.command()

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def parse_role(text: str) -> "Role":
-    """Return the role that a word names; a controller is made by init, not by a token.
+    """Return the role that a word names.
 
     Raises:
         InvalidInput: there is no such role.
@@ -15,7 +15,7 @@ def parse_role(text: str) -> "Role":
     from nodectl.errors import InvalidInput
     from nodectl.trust.token import Role
 
-    roles = {role.value: role for role in Role if role is not Role.CONTROLLER}
+    roles = {role.value: role for role in Role}
     if text not in roles:
         raise InvalidInput(f"no role is named {text[:40]!r}", hint="node, operator or installer")
     return roles[text]

@@ -15,10 +15,12 @@ from typing import Any
 from aiohttp import web
 
 from nodectl.catalog.model import Catalog
-from nodectl.catalog.records import Job, JobState, Work
+from nodectl.catalog.records import Job, JobState, NodeRecord, Work
 from nodectl.controller import policy, wire
+from nodectl.controller.access import Access
+from nodectl.controller.access_api import AccessApi
 from nodectl.controller.audit import Audit
-from nodectl.controller.auth import NODE, Gate, Heard
+from nodectl.controller.auth import MEMBER, NODE, Gate, Heard
 from nodectl.controller.bell import Bell
 from nodectl.controller.inventory_api import InventoryApi
 from nodectl.controller.jobs import Jobs, Patience
@@ -26,7 +28,7 @@ from nodectl.controller.members import Members
 from nodectl.controller.releases import Releases
 from nodectl.controller.rollback import reapply
 from nodectl.controller.tracker import Announcement, Tracker
-from nodectl.errors import TokenRefused, UnknownNode
+from nodectl.errors import NotAllowed, TokenRefused, UnknownNode
 from nodectl.ids import Root
 from nodectl.trust.order import LIFE_S, Order, sign_order
 from nodectl.trust.realm import Realm
@@ -42,7 +44,7 @@ _GENERATION_MAX = 9_999_999_999
 _BODY_S = 30.0
 _EXPIRE_EVERY_S = 1.0
 _GATHER_S = 0.2  # events of many nodes go into one answer
-_UNKNOWN_SHOWN = 10
+_SHOWN = 10  # names in a sentence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +75,10 @@ class ControlApi:
         self.inventory = InventoryApi(catalog, self._note)
         self.releases = Releases(catalog, realm, clocks.now)
         self.tracker = Tracker(clocks.monotonic, clocks.rng)
-        reapply(audit, self.members, self.releases)
         self.jobs = Jobs(catalog, now=clocks.now, monotonic=clocks.monotonic, patience=patience)
+        self.access = Access(catalog, self.jobs.names)
+        self._access_api = AccessApi(self.access, self.members, self.releases, self._note)
+        reapply(audit, self.members, self.releases, self.access)
         self._heard = Heard(clocks.monotonic)
         self._gate = Gate(self.members, self._heard, clocks.now, owns=self._owns, audit=self.audit)
         self._work_bell = Bell()
@@ -103,6 +107,7 @@ class ControlApi:
             ("GET", "/v1/nodes"): self._list_nodes,
             ("DELETE", "/v1/nodes/{name}"): self._remove_node,
             **self.inventory.routes(),
+            **self._access_api.routes(),
             ("GET", "/v1/releases"): self._list_releases,
             ("POST", "/v1/releases"): self._publish,
             ("GET", "/v1/releases/{name}"): self._show_release,
@@ -119,12 +124,23 @@ class ControlApi:
             ("GET", "/v1/work"): self._work,
         }
 
-    def _owns(self, node: str, fields: Mapping[str, str]) -> bool:
-        """Say whether what a path names concerns a member itself."""
+    def _owns(self, node: NodeRecord, path: str, fields: Mapping[str, str]) -> bool:
+        """Say whether what a path names concerns a member itself, or is there at all."""
+        if path.startswith("/v1/releases/"):
+            return self.access.may_have(node, wire.parse_name(fields["name"]))
+        if "root" in fields:
+            return self._may_have_root(node, wire.parse_root(fields["root"]))
         if "node" in fields or "name" in fields:
-            return node == fields.get("node", fields.get("name"))
+            return node.name == fields.get("node", fields.get("name"))
         job_id = fields.get("job_id", "")
-        return job_id.isascii() and job_id.isdigit() and self.jobs.concerns(int(job_id), node)
+        return job_id.isascii() and job_id.isdigit() and self.jobs.concerns(int(job_id), node.name)
+
+    def _may_have_root(self, node: NodeRecord, root: Root) -> bool:
+        """Say whether one of the images that a root is a generation of is for a member."""
+        last = self.releases.name_of(root)
+        if last is None or self.access.may_have(node, last):
+            return True  # what nobody published the handler answers
+        return any(self.access.may_have(node, name) for name in self.releases.names_of(root))
 
     # --- members ---------------------------------------------------------------------------
 
@@ -164,6 +180,7 @@ class ControlApi:
     async def _remove_node(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         self.members.remove(name)
+        self.access.forget(name)
         self.releases.change_swarm_keys()
         self.tracker.forget(name)
         self._heard.forget(name)
@@ -174,7 +191,11 @@ class ControlApi:
 
     async def _list_releases(self, request: web.Request) -> web.Response:
         name = request.query.get("name", "")
-        records = self.releases.list(wire.parse_name(name) if name else "")
+        records = [
+            record
+            for record in self.releases.list(wire.parse_name(name) if name else "")
+            if self.access.may_have(request[MEMBER], record.signed.release.name)
+        ]
         return web.json_response({"releases": [record.to_json() for record in records]})
 
     async def _publish(self, request: web.Request) -> web.Response:
@@ -244,13 +265,7 @@ class ControlApi:
 
     async def _create_job(self, request: web.Request) -> web.Response:
         wanted = wire.parse_job(await request.read())
-        known = {node.name for node in self.members.list()}
-        unknown = [name for name in wanted.nodes if name not in known]
-        if unknown:
-            shown = ", ".join(unknown[:_UNKNOWN_SHOWN])
-            raise UnknownNode(
-                f"no node is named {shown}; no job was made", hint="nodectl node list shows all"
-            )
+        self._check_nodes(wanted)
         record = self.releases.get(wanted.name, wanted.generation)
         job = self.jobs.create(
             wanted.kind, record, wanted.nodes, options=wanted.options, by=request[NODE]
@@ -261,6 +276,27 @@ class ControlApi:
         )  # fmt: skip
         self._work_bell.ring()
         return web.json_response(self._job(job.job_id, since=0))
+
+    def _check_nodes(self, wanted: wire.JobRequest) -> None:
+        """Refuse a job for nodes that there are not, or that may not have its image.
+
+        Raises:
+            UnknownNode, NotAllowed: so it is; no job was made.
+        """
+        known = {node.name: node for node in self.members.list()}
+        unknown = [name for name in wanted.nodes if name not in known]
+        if unknown:
+            shown = ", ".join(unknown[:_SHOWN])
+            raise UnknownNode(
+                f"no node is named {shown}; no job was made", hint="nodectl node list shows all"
+            )
+        others = self.access.shut_out([known[name] for name in wanted.nodes], wanted.name)
+        if others:
+            shown = ", ".join(others[:_SHOWN])
+            raise NotAllowed(
+                f"{wanted.name} is not for {shown}; no job was made",
+                hint=f"nodectl image access {wanted.name} shows whom it is for, and changes it",
+            )
 
     async def _show_job(self, request: web.Request) -> web.Response:
         return web.json_response(self._job(_job_id(request), since=0))

@@ -45,6 +45,7 @@ _BODY_S = 30.0  # for a body to come
 _JOIN_MAX = 65_536  # bytes of the one body that is read before anybody proved to be somebody
 
 NODE = web.RequestKey("node", str)
+MEMBER = web.RequestKey("member", NodeRecord)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -106,12 +107,13 @@ class Gate:
         heard: Heard,
         now: Callable[[], float],
         *,
-        owns: Callable[[str, Mapping[str, str]], bool],
+        owns: Callable[[NodeRecord, str, Mapping[str, str]], bool],
         audit: Audit,
     ) -> None:
         """Check against the members' secrets and certificates and the controller's clock.
 
-        `owns` says whether what the fields of a path name concerns a member itself.
+        `owns` says whether what the fields of a path (as the router writes it) name concerns a
+        member itself.
         """
         self._members = members
         self._heard = heard
@@ -195,7 +197,7 @@ class Gate:
                 self._audit.refused(str(exc), path=request.path, address=request.remote or "")
                 return web.Response(status=HTTPStatus.UNAUTHORIZED)
             self._heard.note(node.name, request.remote or "")
-            request[NODE] = node.name
+            request[NODE], request[MEMBER] = node.name, node
             self._check_rights(request, node)
             response = await handler(request)
             if self._members.renewal_due(node):
@@ -226,7 +228,8 @@ class Gate:
         scope = policy.rights(request.method, resource.canonical).of(node.role)
         if scope is policy.Scope.ALL:
             return
-        if scope is policy.Scope.OWN and self._owns(node.name, request.match_info):
+        path = resource.canonical
+        if scope is policy.Scope.OWN and self._owns(node, path, request.match_info):
             return
         log.warning(
             "refused %s %s by %s (%s) from %s",
@@ -238,6 +241,12 @@ class Gate:
             address=request.remote or "",
             who=node.name,
         )
+        if scope is policy.Scope.OWN and path.startswith(("/v1/releases", "/v1/swarm")):
+            raise NotAllowed(
+                f"this image is not for {node.name}",
+                hint="an operator says whom it is for: nodectl image access NAME --nodes ...; an "
+                "installer needs a job that names it",
+            )
         raise NotAllowed(
             f"{node.name} has the role {node.role}, and this needs an operator",
             hint="join this machine with a token made by: nodectl token create --role operator",

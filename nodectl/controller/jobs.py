@@ -189,6 +189,12 @@ class Jobs:
         """Say whether a job has, or had, something to do for a node."""
         return node in self._rows.get(job_id, {})
 
+    def names(self, node: str, image: str) -> bool:
+        """Say whether a job, over or not, names a node for an image."""
+        return any(
+            job.name == image and node in self._rows[job.job_id] for job in self._jobs.values()
+        )
+
     def report(self, job_id: int, node: str, report: Report) -> Row:
         """Take a node's word about its work.
 

@@ -4,8 +4,8 @@ A member that may not call something gets 403, and that is logged and audited. A
 certificate of the realm and the right MAC gets 401 for every path but the join, whether the path
 exists or not.
 
-`Scope.OWN` is for what concerns the asking member: itself (`{name}`, `{node}`), or a job that has
-work for it (`{job_id}`).
+`Scope.OWN` is for what concerns the asking member: itself (`{name}`, `{node}`), a job that has
+work for it (`{job_id}`), or an image that is for it (`{root}`, `/v1/releases/{name}`).
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class Scope(StrEnum):
 
 
 class Rights(NamedTuple):
-    """What each role may do with one path; controllers and operators are asked alike."""
+    """What each role may do with one path."""
 
     operator: Scope
     node: Scope
@@ -35,7 +35,7 @@ class Rights(NamedTuple):
     def of(self, role: Role) -> Scope:
         """Return how far the right of a role goes."""
         match role:
-            case Role.CONTROLLER | Role.OPERATOR:
+            case Role.OPERATOR:
                 return self.operator
             case Role.NODE:
                 return self.node
@@ -54,14 +54,16 @@ POLICY: Mapping[tuple[str, str], Rights] = {
     ("POST", "/v1/inventory"): Rights(_ALL, _NONE, _NONE),
     ("GET", "/v1/inventory/{name}"): Rights(_ALL, _OWN, _OWN),
     ("DELETE", "/v1/inventory/{name}"): Rights(_ALL, _NONE, _NONE),
-    ("GET", "/v1/releases"): Rights(_ALL, _ALL, _NONE),
+    ("GET", "/v1/releases"): Rights(_ALL, _ALL, _NONE),  # of the images that are for it
     ("POST", "/v1/releases"): Rights(_ALL, _NONE, _NONE),
-    ("GET", "/v1/releases/{name}"): Rights(_ALL, _ALL, _ALL),
-    ("GET", "/v1/releases/{name}/{generation}"): Rights(_ALL, _ALL, _ALL),
+    ("GET", "/v1/releases/{name}"): Rights(_ALL, _OWN, _OWN),
+    ("GET", "/v1/releases/{name}/access"): Rights(_ALL, _NONE, _NONE),
+    ("PUT", "/v1/releases/{name}/access"): Rights(_ALL, _NONE, _NONE),
+    ("GET", "/v1/releases/{name}/{generation}"): Rights(_ALL, _OWN, _OWN),
     ("POST", "/v1/releases/{name}/{generation}/signature"): Rights(_ALL, _NONE, _NONE),
     ("GET", "/v1/publishers"): Rights(_ALL, _ALL, _ALL),
-    ("GET", "/v1/swarm/{root}/ticket"): Rights(_ALL, _ALL, _ALL),
-    ("POST", "/v1/swarm/{root}/announce"): Rights(_ALL, _ALL, _ALL),
+    ("GET", "/v1/swarm/{root}/ticket"): Rights(_ALL, _OWN, _OWN),
+    ("POST", "/v1/swarm/{root}/announce"): Rights(_ALL, _OWN, _OWN),
     ("GET", "/v1/jobs"): Rights(_ALL, _NONE, _NONE),
     ("POST", "/v1/jobs"): Rights(_ALL, _NONE, _NONE),
     ("GET", "/v1/jobs/{job_id}"): Rights(_ALL, _OWN, _OWN),

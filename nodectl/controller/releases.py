@@ -132,6 +132,16 @@ class Releases:
         value = document.value
         return self.get(value["name"], value["generation"]), bytes.fromhex(value["root_block"])
 
+    def name_of(self, root: Root) -> str | None:
+        """Return the image of which this was published last as a generation, or None."""
+        document = self._catalog.get(root_key(root))
+        return None if document is None else str(document.value["name"])
+
+    def names_of(self, root: Root) -> frozenset[str]:
+        """Return all images of which this is a generation; reads every release."""
+        records = (ReleaseRecord.from_json(doc.value) for doc in self._catalog.list("releases/"))
+        return frozenset(r.signed.release.name for r in records if r.signed.release.root == root)
+
     def swarm_key(self, root: Root) -> bytes:
         """Return the present key of a root's swarm."""
         return self._realm.key.swarm_key(root, self._epoch)

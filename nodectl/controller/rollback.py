@@ -1,8 +1,9 @@
 """What a controller does when its database is older than its audit log.
 
 Somebody put an old copy of the catalog back (a restored backup, a snapshot, an attack). The log
-knows better: nodes that were removed since, tokens and publishers that were revoked, and uses of
-tokens are taken away again before anybody is answered. What was added since is lost, and is said.
+knows better: nodes that were removed since, tokens and publishers that were revoked, images that
+were restricted, and uses of tokens are taken away again before anybody is answered. What
+was added since is lost, and is said.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from nodectl.controller.access import Access
 from nodectl.controller.audit import Audit
 from nodectl.controller.members import Members
 from nodectl.controller.releases import Releases
@@ -18,7 +20,7 @@ from nodectl.errors import AuditBroken, NodectlError
 log = logging.getLogger(__name__)
 
 
-def reapply(audit: Audit, members: Members, releases: Releases) -> int:
+def reapply(audit: Audit, members: Members, releases: Releases, access: Access) -> int:
     """Take away again what the log says was taken away; return how many lines were newer.
 
     A controller that was killed between a line and its number in the catalog has one such line;
@@ -31,9 +33,10 @@ def reapply(audit: Audit, members: Members, releases: Releases) -> int:
         log.error("%s", exc)  # noqa: TRY400 - the sentence says all
         return 0
     steps: Mapping[str, Callable[[dict[str, Any]], None]] = {
-        "node remove": lambda entry: _remove(members, releases, entry["whom"]),
+        "node remove": lambda entry: _remove(members, releases, access, entry["whom"]),
         "token revoke": lambda entry: members.revoke_token(entry["whom"]),
         "publisher revoke": lambda entry: _revoke(releases, entry["details"].get("key", "")),
+        "image access": lambda entry: _restrict(releases, access, entry),
         "join": lambda entry: members.spend_again(entry["details"].get("token", "")),
     }
     for entry in newer:
@@ -48,8 +51,15 @@ def reapply(audit: Audit, members: Members, releases: Releases) -> int:
     return len(newer)
 
 
-def _remove(members: Members, releases: Releases, name: str) -> None:
+def _remove(members: Members, releases: Releases, access: Access, name: str) -> None:
     members.remove(name)
+    access.forget(name)
+    releases.change_swarm_keys()
+
+
+def _restrict(releases: Releases, access: Access, entry: dict[str, Any]) -> None:
+    """Say again whom an image is for; nobody, where the list was too long for the log."""
+    access.set(entry["whom"], entry["details"].get("nodes", ()))
     releases.change_swarm_keys()
 
 

@@ -100,6 +100,18 @@ class Fields:
             raise InvalidInput(f"{self._where}: {name} is no list of at most {most} texts")
         return tuple(values)
 
+    def optional_names(self, name: str, *, most: int) -> tuple[str, ...] | None:
+        """Take a list of names, or null."""
+        if name in self._fields and self._fields[name] is None:
+            del self._fields[name]
+            return None
+        if name not in self._fields:
+            raise InvalidInput(f"{self._where}: {name} is absent")
+        try:
+            return tuple(checked_name(text) for text in self.texts(name, most=most))
+        except ValueError as exc:
+            raise InvalidInput(f"{self._where}: {name}: {exc}") from exc
+
     def key(self, name: str) -> bytes:
         """Take a 32-byte key in hexadecimal digits."""
         value = self.hex(name)
@@ -238,6 +250,14 @@ def parse_announcement(body: bytes, *, node: str) -> Announcement:
     if not announcement.url.startswith("http://"):
         raise InvalidInput("announce: url is not of the form http://HOST:PORT")
     return announcement
+
+
+def parse_access(body: bytes) -> tuple[str, ...] | None:
+    """Return the nodes that an image is for; None: all."""
+    fields = Fields(body, where="access")
+    nodes = fields.optional_names("nodes", most=_NODES_MAX)
+    fields.end()
+    return nodes
 
 
 def parse_job(body: bytes) -> JobRequest:

@@ -200,6 +200,16 @@ class ControlClient:
         answer = await self._ask("GET", "/v1/publishers")
         return tuple(Publisher.from_json(one) for one in answer["publishers"])
 
+    async def access(self, name: str) -> list[str] | None:
+        """Return the nodes that an image is for; None: all."""
+        nodes = (await self._ask("GET", f"/v1/releases/{name}/access"))["nodes"]
+        return None if nodes is None else list(nodes)
+
+    async def set_access(self, name: str, nodes: Sequence[str] | None) -> None:
+        """Say whom an image is for; None: every node."""
+        body = {"nodes": None if nodes is None else list(nodes)}
+        await self._ask("PUT", f"/v1/releases/{name}/access", body)
+
     async def sign(self, name: str, generation: int, signature: str) -> ReleaseRecord:
         """Give a release the signature (armored) that `ssh-keygen -Y sign` made."""
         path = f"/v1/releases/{name}/{generation}/signature"

@@ -28,9 +28,12 @@ _GET_ANOTHER = "make a new one on the controller: nodectl token create --role no
 
 
 class Role(StrEnum):
-    """What a member of the realm may do."""
+    """What a member of the realm may do.
 
-    CONTROLLER = "controller"  # a controller of the realm: what an operator may
+    The controller is none of them: it is known by the realm's keys and by a certificate for TLS
+    servers, which no member has.
+    """
+
     OPERATOR = "operator"  # everything
     NODE = "node"  # its own work, and reading releases
     INSTALLER = "installer"  # its own work and the releases that it names, nothing else
