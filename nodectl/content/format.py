@@ -24,9 +24,11 @@ in it with surrogate escapes.
 
 import json
 import struct
-from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from typing import Any, cast
 
+from nodectl.content.columns import Columns
 from nodectl.content.frame import CHUNK_MAX, FRAME_MAX, FrameRef
 from nodectl.content.manifest import (
     KIND_BLOCK,
@@ -36,7 +38,6 @@ from nodectl.content.manifest import (
     Kind,
     RootBlock,
     XAttrs,
-    check_entry,
 )
 from nodectl.errors import ContentInvalid
 from nodectl.ids import ID_BYTES, ChunkId, FrameId
@@ -50,8 +51,6 @@ _ROOT_MAGIC = b"NCRT"
 _REF = struct.Struct("<32s32sII")
 _PART = struct.Struct("<4s6I")
 _PART_MAGIC = b"NCPT"
-
-_T = TypeVar("_T")
 
 # ---------------------------------------------------------------- bytes of the root block
 
@@ -192,8 +191,13 @@ class _Cursor:
             raise ContentInvalid("a part of a manifest is too long")
 
 
-def decode_part(data: bytes, *, checked: bool = False) -> list[Entry]:
-    """Return the entries of a part; each is checked by itself, their order by `TreeOrder`.
+def decode_part(data: bytes) -> list[Entry]:
+    """Return the entries of a part; see `decode_columns`."""
+    return decode_columns(data).entries()
+
+
+def decode_columns(data: bytes, *, checked: bool = False) -> Columns:
+    """Return the rows of a part; each is checked by itself, their order by `TreeOrder`.
 
     A worker whose parent has `checked` the very same bytes need not do it again.
 
@@ -208,56 +212,61 @@ def decode_part(data: bytes, *, checked: bool = False) -> list[Entry]:
     modes, uids, gids = cursor.column("H", n), cursor.column("I", n), cursor.column("I", n)
     mtimes, sizes = cursor.column("q", n), cursor.column("Q", n)
     chunk_counts, extent_counts = cursor.column("I", n), cursor.column("I", n)
-    xattr_sets = cursor.column("I", n)
+    xattr_numbers = cursor.column("I", n)
     numbers = cursor.column("Q", 2 * e)
-    extents = list(zip(numbers[::2], numbers[1::2], strict=True))
     chunk_ids, frame_ids = cursor.ids(c), cursor.ids(c)
-    lengths = zip(cursor.column("I", c), cursor.column("I", c), strict=True)
-    refs = [
-        _checked_ref(FrameRef(ChunkId(chunk), FrameId(frame), *pair))
-        for chunk, frame, pair in zip(chunk_ids, frame_ids, lengths, strict=True)
-    ]
+    plain_lens, sealed_lens = cursor.column("I", c), cursor.column("I", c)
     paths, targets = cursor.names(path_bytes), cursor.names(target_bytes)
     sets: list[XAttrs] = [(), *(_decode_xattrs(cursor) for _ in range(s))]
     cursor.end()
-    with_target = sum(kind in _WITH_TARGET for kind in kinds)
+    rows_with_target = [row for row, kind in enumerate(kinds) if kind in _WITH_TARGET]
     if (
         len(paths) != n
-        or len(targets) != with_target
+        or len(targets) != len(rows_with_target)
         or sum(chunk_counts) != c
         or sum(extent_counts) != e
-        or max(xattr_sets, default=0) > s
+        or max(xattr_numbers, default=0) > s
     ):
         raise ContentInvalid("the columns of a part of a manifest do not fit each other")
     if _NO_ID in uids or _NO_ID in gids:
         raise ContentInvalid("a part of a manifest holds an owner that cannot be")
-    ref_cuts, extent_cuts = _cuts(refs, chunk_counts), _cuts(extents, extent_counts)
-    next_target = iter(targets)
-    columns = (
-        paths,
-        kinds,
-        modes,
-        uids,
-        gids,
-        mtimes,
-        sizes,
-        (next(next_target) if kind in _WITH_TARGET else b"" for kind in kinds),
-        map(sets.__getitem__, xattr_sets),
-        extent_cuts,
-        ref_cuts,
+    if c and not _are_possible(plain_lens, sealed_lens):
+        raise ContentInvalid("a part of a manifest holds a frame of an impossible length")
+    chunk_starts = tuple(accumulate(chunk_counts, initial=0))
+    columns = Columns(
+        paths=paths,
+        kinds=kinds,
+        modes=modes,
+        uids=uids,
+        gids=gids,
+        mtimes_ns=mtimes,
+        sizes=sizes,
+        small=bytes(
+            kind == Kind.FILE and chunks == 1 and not extents and plain_lens[first] == size
+            for kind, chunks, extents, first, size in zip(
+                kinds, chunk_counts, extent_counts, chunk_starts, sizes, strict=False
+            )
+        ),
+        xattr_numbers=xattr_numbers,
+        extent_starts=tuple(accumulate(extent_counts, initial=0)),
+        chunk_starts=chunk_starts,
+        targets=dict(zip(rows_with_target, targets, strict=True)),
+        xattr_sets=sets,
+        extents=tuple(zip(numbers[::2], numbers[1::2], strict=True)),
+        chunk_ids=cast("list[ChunkId]", chunk_ids),
+        frame_ids=cast("list[FrameId]", frame_ids),
+        plain_lens=plain_lens,
+        sealed_lens=sealed_lens,
     )
-    entries = list(map(Entry._make, zip(*columns, strict=True)))
     if not checked:
-        for entry in entries:
-            check_entry(entry)
-    return entries
+        columns.check()
+    return columns
 
 
-def _cuts(rows: list[_T], counts: Iterable[int]) -> Iterator[tuple[_T, ...]]:
-    at = 0
-    for count in counts:
-        yield tuple(rows[at : at + count]) if count else ()
-        at += count
+def _are_possible(plain_lens: Sequence[int], sealed_lens: Sequence[int]) -> bool:
+    """Say whether all frames have lengths that frames can have; there is at least one."""
+    fit = max(plain_lens) <= CHUNK_MAX and max(sealed_lens) <= FRAME_MAX
+    return fit and min(plain_lens) > 0 and min(sealed_lens) > 0
 
 
 def _decode_xattrs(cursor: _Cursor) -> XAttrs:

@@ -43,7 +43,7 @@ _PART_ENTRIES_MIN = 256
 _PART_ENTRIES_MAX = 4096
 _PART_BYTES_AIM = 400 << 10  # plain bytes; one more record of nearly any size fits a chunk
 _PART_CUT_MASK = 0x3FF  # one path in 1024 ends a part
-_MODE_MAX = 0o7777
+MODE_MAX = 0o7777
 _SIZE_MAX = 1 << 62
 _DEVICE_MAX = (1 << 32) - 1  # Linux has 12 bits of major and 20 of minor
 # An empty component, "." or "..", at either end or between two slashes.
@@ -163,6 +163,23 @@ def is_safe_path(path: bytes) -> bool:
     return len(path) <= NAME_MAX or max(map(len, path.split(b"/"))) <= NAME_MAX
 
 
+# What an unsafe path shows in a column of paths, each of which has a NUL before and behind it.
+_UNSAFE = tuple(
+    before + dots + behind
+    for dots in (b"", b".", b"..")
+    for before in (b"\0", b"/")
+    for behind in (b"\0", b"/")
+)
+
+
+def are_safe_paths(paths: Sequence[bytes]) -> bool:
+    """Say that all paths are safe but for their lengths; False: `is_safe_path` must tell."""
+    column = b"\0" + b"\0".join(paths) + b"\0"
+    if b".nodectl-" in column or column.count(b"\0") != len(paths) + 1:
+        return False
+    return not any(unsafe in column for unsafe in _UNSAFE)
+
+
 def check_entry(entry: Entry) -> None:
     """Refuse a record that cannot be right by itself.
 
@@ -172,7 +189,7 @@ def check_entry(entry: Entry) -> None:
     path, kind = entry.path, entry.kind
     if not is_safe_path(path) and (path or kind != Kind.DIRECTORY):
         raise ContentInvalid(f"a manifest holds the unsafe path {path[:200]!r}")
-    if entry.mode > _MODE_MAX:
+    if entry.mode > MODE_MAX:
         raise ContentInvalid(f"the mode of {path!r} in a manifest is impossible")
     if kind in (Kind.FILE, Kind.MORE):
         _check_data(entry)
@@ -256,6 +273,21 @@ class TreeOrder:
             self._full = len(entry.chunks) == RECORD_CHUNKS_MAX
             if not self._full:
                 self.end_file()
+
+    def add_small(self, path: bytes) -> None:
+        """Take a file that is known to be complete with its one chunk.
+
+        Raises:
+            ContentInvalid: it may not stand here.
+        """
+        if self._file is not None:
+            self.end_file()
+        parent, _, name = path.rpartition(b"/")
+        if parent != self._parent or name <= self._name or not self._directories:
+            if not self._directories or not self._may_follow(parent, name):
+                raise ContentInvalid(f"a manifest holds {path!r} twice or out of order")
+            self._parent = parent
+        self._name = name
 
     def _check_link(self, entry: Entry, parent: bytes, name: bytes) -> None:
         """Refuse a hard link whose target cannot be an earlier entry, or is a directory."""

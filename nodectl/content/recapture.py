@@ -203,9 +203,9 @@ class Previous:
 
     def _rows_from(self, part: int) -> Iterator[Entry]:
         """Yield the rows of a part, and the MORE records that its last file goes on with."""
-        yield from self._manifest.part(part)
+        yield from self._manifest.columns(part).entries()
         for number in range(part + 1, self._manifest.part_count):
-            for row in self._manifest.part(number):
+            for row in self._manifest.columns(number).entries():
                 if row.kind != Kind.MORE:
                     return
                 yield row

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Self
 
 from nodectl.content.beneath import Beneath
+from nodectl.content.columns import Columns
 from nodectl.content.manifest import Entry, Kind
 from nodectl.content.metadata import Powers, differences, same_type, set_on_descriptor, set_on_name
 from nodectl.content.mounts import mount_points_below
@@ -139,18 +140,37 @@ class Restore:
     def prepare(self) -> SpanTable:
         """Make everything but file data; return the spans of the manifest's frames."""
         with self._full_is_told():
-            for part, row, entry in self._manifest.records():
-                self._prepare(part, row, entry)
+            for part, columns in enumerate(self._manifest.parts()):
+                self._prepare_odd(part, columns)
+                self._prepare_small(part, columns)
             if not self.fresh and not self._options.keep_extra:
                 self._remove_extra()
         self._table = SpanTable(self._row or FrameRow())
         self._total = self._uses.plain_bytes
         return self._table
 
-    def _prepare(self, part: int, row: int, entry: Entry) -> None:
+    def _prepare_odd(self, part: int, columns: Columns) -> None:
+        """Prepare all rows of a part but the small files: also what those stand in."""
         if self._row is not None:
-            for ref in entry.chunks:
+            for ref in columns.refs():
                 self._row.add(ref)
+        for row, small in enumerate(columns.small):
+            if not small:
+                self._prepare(part, row, columns.entry(row))
+
+    def _prepare_small(self, part: int, columns: Columns) -> None:
+        """Prepare the small files of a part."""
+        rows = [row for row, small in enumerate(columns.small) if small]
+        if self._own.files or not self.fresh:
+            for row in rows:
+                self._prepare(part, row, columns.entry(row))
+            return
+        chunks = [columns.chunk_starts[row] for row in rows]
+        self._uses.add_small(part, rows, sum(columns.plain_lens[chunk] for chunk in chunks))
+        if self._row is not None:
+            self._uses.add_frames(self._row.add(columns.ref(chunk)) for chunk in chunks)
+
+    def _prepare(self, part: int, row: int, entry: Entry) -> None:
         if entry.path in self._own.files:
             self._writing = b""  # this node has its own
         else:
@@ -159,7 +179,7 @@ class Restore:
     def _prepare_entry(self, part: int, row: int, entry: Entry) -> None:
         match entry.kind:
             case Kind.MORE if entry.path == self._writing:
-                self._uses.add(part, row, entry, self._row)
+                self._want(part, row, entry)
             case Kind.MORE:
                 pass  # its file is complete already
             case Kind.DIRECTORY:
@@ -172,6 +192,11 @@ class Restore:
                 self._not_permitted += 1
             case _:
                 self._prepare_special(entry)
+
+    def _want(self, part: int, row: int, entry: Entry) -> None:
+        self._uses.add_row(part, row, [ref.plain_len for ref in entry.chunks])
+        if self._row is not None:
+            self._uses.add_frames(map(self._row.add, entry.chunks))
 
     def _prepare_directory(self, entry: Entry) -> None:
         self._directories.append(entry)
@@ -235,9 +260,9 @@ class Restore:
             self._kept += 1
         elif not is_small(entry):
             self._begin_large(entry)
-            self._uses.add(part, row, entry, self._row)
+            self._want(part, row, entry)
         elif entry.chunks:
-            self._uses.add(part, row, entry, self._row)
+            self._want(part, row, entry)
         else:
             write_whole(self._beneath, entry, b"", self._powers)
             self._written_files += 1
@@ -325,8 +350,10 @@ class Restore:
         self._row = None
         self._total = self._manifest.block.plain_bytes
         with self._full_is_told():
-            for part, row, entry in self._manifest.records():
-                self._prepare(part, row, entry)
+            for part, columns in enumerate(self._manifest.parts()):
+                self._prepare_odd(part, columns)
+                yield from self._uses.new_jobs()
+                self._prepare_small(part, columns)
                 yield from self._uses.new_jobs()
         yield from self._uses.new_jobs(last=True)
 

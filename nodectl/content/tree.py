@@ -8,11 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nodectl.content.format import (
-    decode_part,
-    encode_part,
-    record_bytes,
-)
+from nodectl.content.columns import Columns
+from nodectl.content.format import decode_columns, encode_part, record_bytes
 from nodectl.content.frame import FrameCodec, FrameRef
 from nodectl.content.manifest import (
     KIND_TREE,
@@ -28,7 +25,7 @@ from nodectl.content.manifest import (
 )
 from nodectl.content.stored_manifest import PartWriter, StoredManifest
 from nodectl.errors import ContentInvalid
-from nodectl.ids import Root
+from nodectl.ids import FrameId, Root
 from nodectl.store.model import StoredFrame
 
 
@@ -156,35 +153,47 @@ class TreeManifest(StoredManifest):
         """How many parts hold entries; they are numbered from 0."""
         return len(self.block.parts) - 1
 
-    def part(self, number: int, *, checked: bool = False) -> list[Entry]:
-        """Return the entries of one part, each checked by itself unless they were already.
+    def columns(self, number: int, *, checked: bool = False) -> Columns:
+        """Return the rows of one part, each checked by itself unless they were already.
 
         Raises:
             FrameMissing, ContentInvalid: as the words say.
         """
-        return decode_part(self._open(self.block.parts[number + 1]), checked=checked)
+        return decode_columns(self._open(self.block.parts[number + 1]), checked=checked)
+
+    def parts(self) -> Iterator[Columns]:
+        """Yield the parts one after the other, the order of their rows checked.
+
+        Raises:
+            FrameMissing, ContentInvalid: as the words say.
+        """
+        order = TreeOrder()
+        count = 0
+        for number in range(self.part_count):
+            columns = self.columns(number)
+            for row, (path, small) in enumerate(zip(columns.paths, columns.small, strict=True)):
+                if small:
+                    order.add_small(path)
+                else:
+                    order.add(columns.entry(row))
+            count += len(columns) - columns.kinds.count(Kind.MORE)
+            yield columns
+        order.end_file()
+        if count != self.block.entries:
+            raise ContentInvalid(f"the manifest {self.root.hex()} is not complete")
 
     def entries(self) -> Iterator[Entry]:
         """Yield all records, their order checked.
 
         Raises:
-            ContentInvalid: at the first record that may not stand where it stands.
+            FrameMissing, ContentInvalid: as the words say.
         """
-        return (entry for _, _, entry in self.records())
-
-    def records(self) -> Iterator[tuple[int, int, Entry]]:
-        """Yield all records as `entries`, each with the number of its part and its row in it."""
-        order = TreeOrder()
-        count = 0
-        for number in range(self.part_count):
-            for row, entry in enumerate(self.part(number)):
-                order.add(entry)
-                count += entry.kind != Kind.MORE
-                yield number, row, entry
-        order.end_file()
-        if count != self.block.entries:
-            raise ContentInvalid(f"the manifest {self.root.hex()} is not complete")
+        return (entry for columns in self.parts() for entry in columns.entries())
 
     def payload(self) -> Iterator[FrameRef]:
         """Yield the frames of all its files, one as often as it is used."""
-        return (ref for entry in self.entries() for ref in entry.chunks)
+        return (ref for columns in self.parts() for ref in columns.refs())
+
+    def frame_ids(self) -> Iterator[Sequence[FrameId]]:
+        """Yield the frames of each part's files; the rows are not checked."""
+        return (self.columns(one, checked=True).frame_ids for one in range(self.part_count))

@@ -162,7 +162,7 @@ class VerifyHandler:
         """Compare the entries of one part."""
         found: list[Difference] = []
         self._plain_bytes = 0
-        for entry in self._manifest.part(job):
+        for entry in self._manifest.columns(job).entries():
             try:
                 what = self._compare(entry)
             except UnsafePath:

@@ -7,26 +7,31 @@ A file of one chunk is made, filled and completed at once. A file of several chu
 import contextlib
 import errno
 import os
+import stat
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
 from xxhash import xxh3_64_hexdigest
 
 from nodectl.content.beneath import Beneath
-from nodectl.content.frame import CHUNK_MAX, FrameCodec
+from nodectl.content.columns import Columns
+from nodectl.content.frame import CHUNK_MAX, FrameCodec, FrameRef
 from nodectl.content.manifest import Entry, Kind, record_places, split_path
 from nodectl.content.metadata import Powers, set_on_descriptor
+from nodectl.content.reading import read_xattrs
 from nodectl.content.tree import TreeManifest
-from nodectl.content.uses import FillJob, Use
+from nodectl.content.uses import FillJob
 from nodectl.errors import NoSpace
 from nodectl.store.model import Store
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PARTS_KEPT = 6
 _FILES_OPEN = 32
+_PERMISSIONS = 0o777
 PRIVATE = 0o600  # until the entry's own mode is set
 
 
@@ -104,6 +109,44 @@ def write_at(fd: int, data: bytes, offset: int) -> None:
         done += os.pwrite(fd, data[done:], offset + done)
 
 
+class _Place(NamedTuple):
+    """Where a chunk belongs."""
+
+    ref: FrameRef
+    columns: Columns
+    row: int
+    chunk: int  # of the row
+
+
+_ref_of = itemgetter(0)
+
+
+class Nursery:
+    """What a new file in one directory is by itself.
+
+    That is up to the directory (its group, its default ACL), the security modules and the file
+    system. Where it is known to be what is wanted, it need not be set on every file.
+    """
+
+    def __init__(self, path: bytes, fd: int) -> None:
+        """Begin to know a directory, which is open."""
+        self.path = path
+        self.fd = fd
+        self.owner = _NOBODY  # until the first file is made
+        # Mode and owner that files made with that mode had, and no extended attributes.
+        self.known: set[tuple[int, tuple[int, int]]] = set()
+
+    def learn(self, fd: int, mode: int) -> None:
+        """Look at a file that was made with `mode` just now."""
+        status = os.fstat(fd)
+        self.owner = (status.st_uid, status.st_gid)
+        if stat.S_IMODE(status.st_mode) == mode and not read_xattrs(fd):
+            self.known.add((mode, self.owner))
+
+
+_NOBODY = (-1, -1)
+
+
 class RestoreHandler:
     """A worker of a restore."""
 
@@ -111,14 +154,17 @@ class RestoreHandler:
         self, manifest: TreeManifest, open_store: Callable[[], Store], target: Path
     ) -> None:
         """Open store and target anew: connections and caches are not shared with the parent."""
+        os.umask(0)  # of this worker: the mode that a file is made with is its own
         self._store = open_store()
         self._manifest = manifest.through(self._store)
         self._codec: FrameCodec = manifest.codec
         self._target = target
         self._beneath = Beneath(target)
         self._powers = Powers.of_this_process()
-        self._parts: OrderedDict[int, list[Entry]] = OrderedDict()
+        self._parts: OrderedDict[int, Columns] = OrderedDict()
         self._files: OrderedDict[bytes, int] = OrderedDict()
+        self._nursery: Nursery | None = None  # where the last small file was made
+        self._odd: tuple[Columns, int, Entry] | None = None  # the odd row asked for last
         self._sparse: Entry | None = None  # the sparse record written last, and
         self._offsets: list[int] = []  # where its chunks stand
 
@@ -136,27 +182,75 @@ class RestoreHandler:
         return FillResult(0, 0)
 
     def _fill(self, job: FillJob) -> FillResult:
-        uses = [(self._entry(use), use.chunk) for use in job]
-        groups = [
-            (ref, [(entry, chunk) for entry, chunk in group])
-            for ref, group in groupby(uses, key=lambda use: use[0].chunks[use[1]])
-        ]
+        self._nursery = None  # what is known of a directory is not believed for long
+        places = list(self._places(job))
+        wanted = [ref for ref, _ in groupby(place.ref for place in places)]
+        frames = self._store.get_many([ref.frame_id for ref in wanted])
         plain_bytes = files = 0
-        sealed = self._store.get_many([ref.frame_id for ref, _ in groups])
-        for (ref, places), frame in zip(groups, sealed, strict=True):
-            plain = self._codec.open(frame, ref)
-            for entry, chunk in places:
-                files += self._write(entry, chunk, plain)
+        for ref, group in groupby(places, _ref_of):
+            plain = self._codec.open(next(frames), ref)
+            for place in group:
+                files += self._write(place, plain)
                 plain_bytes += len(plain)
         return FillResult(plain_bytes, files)
 
-    def _write(self, entry: Entry, chunk: int, plain: bytes) -> bool:
+    def _places(self, job: FillJob) -> Iterator[_Place]:
+        last, columns = -1, None
+        for part, row, chunk in zip(job.parts, job.rows, job.chunks, strict=True):
+            if columns is None or part != last:
+                last, columns = part, self._columns(part)
+            yield _Place(columns.ref(columns.chunk_starts[row] + chunk), columns, row, chunk)
+
+    def _write(self, place: _Place, plain: bytes) -> bool:
         """Write one chunk; say whether it completed a file."""
+        columns, row = place.columns, place.row
+        if columns.small[row] and not columns.xattr_numbers[row]:
+            self._write_small(columns, row, plain)
+            return True
+        self._nursery = None  # its descriptor may be closed for another
+        entry = self._odd_entry(columns, row)
         if is_small(entry):
             write_whole(self._beneath, entry, plain, self._powers)
             return True
-        write_at(self._large(entry.path), plain, self._offset(entry, chunk))
+        write_at(self._large(entry.path), plain, self._offset(entry, place.chunk))
         return False
+
+    def _write_small(self, columns: Columns, row: int, plain: bytes) -> None:
+        """Make a file of one chunk and no attributes, complete."""
+        parent, _, name = columns.paths[row].rpartition(b"/")
+        nursery = self._nursery
+        if nursery is None or nursery.path != parent:
+            nursery = self._nursery = Nursery(parent, self._beneath.directory(parent))
+        owner = (columns.uids[row], columns.gids[row]) if self._powers.owner else nursery.owner
+        mode = columns.modes[row]
+        born_so = (mode, owner) in nursery.known
+        # Nobody may read it who may not read it in the end; writing takes set-id bits away.
+        made = mode if owner == nursery.owner and mode <= _PERMISSIONS else PRIVATE
+        try:
+            fd = os.open(name, _CREATE, made, dir_fd=nursery.fd)
+        except FileExistsError:
+            write_whole(self._beneath, columns.entry(row), plain, self._powers)
+            return
+        try:
+            if not born_so:
+                nursery.learn(fd, made)
+            written = os.write(fd, plain)
+            if written < len(plain):
+                write_at(fd, plain[written:], written)
+            if born_so:
+                time_ns = columns.mtimes_ns[row]
+                os.utime(fd, ns=(time_ns, time_ns))
+            else:
+                set_on_descriptor(fd, columns.entry(row), self._powers)
+        finally:
+            os.close(fd)
+
+    def _odd_entry(self, columns: Columns, row: int) -> Entry:
+        """Return a row as an entry; the chunks of one row mostly come one after the other."""
+        odd = self._odd
+        if odd is None or odd[0] is not columns or odd[1] != row:
+            odd = self._odd = (columns, row, columns.entry(row))
+        return odd[2]
 
     def _offset(self, entry: Entry, chunk: int) -> int:
         """Return where a chunk of a FILE or MORE record stands in the file."""
@@ -179,15 +273,15 @@ class RestoreHandler:
             self._files.move_to_end(path)
         return fd
 
-    def _entry(self, use: Use) -> Entry:
-        rows = self._parts.get(use.part)
-        if rows is None:
-            rows = self._parts[use.part] = self._manifest.part(use.part, checked=True)
+    def _columns(self, part: int) -> Columns:
+        columns = self._parts.get(part)
+        if columns is None:
+            columns = self._parts[part] = self._manifest.columns(part, checked=True)
             if len(self._parts) > _PARTS_KEPT:
                 self._parts.popitem(last=False)
         else:
-            self._parts.move_to_end(use.part)
-        return rows[use.row]
+            self._parts.move_to_end(part)
+        return columns
 
 
 def is_small(entry: Entry) -> bool:

@@ -80,9 +80,7 @@ class StoredImage:
                 self._load_meta(store)
             except FrameMissing:
                 return False
-            table = self._manifest.span_table()
-            refs = (table.row[number] for number in range(len(table.row)))
-            return not store.missing(ref.frame_id for ref in refs)
+            return not any(store.missing(ids) for ids in self._manifest.frame_ids())
 
     def restore_into(
         self,
