@@ -57,6 +57,8 @@ class Beneath:
             UnsafePath: a component is a link or no directory.
             FileNotFoundError: a component is absent.
         """
+        if path == self._last and path in self._fds:
+            return self._fds[path]
         missing = []
         at = path
         while at and at not in self._fds:

@@ -6,7 +6,7 @@ hold something wrong, `check_entry` looks at the rows one by one, and decides.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nodectl.content.frame import FrameRef
 from nodectl.content.manifest import (
@@ -14,6 +14,7 @@ from nodectl.content.manifest import (
     NAME_MAX,
     Entry,
     Extent,
+    Kind,
     XAttrs,
     are_safe_paths,
     check_entry,
@@ -44,6 +45,7 @@ class Columns:
     frame_ids: Sequence[FrameId]
     plain_lens: Sequence[int]
     sealed_lens: Sequence[int]
+    _odd: dict[int, Entry] = field(default_factory=dict)  # odd rows that were asked for
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -62,7 +64,15 @@ class Columns:
         return map(FrameRef, self.chunk_ids, self.frame_ids, self.plain_lens, self.sealed_lens)
 
     def entry(self, row: int) -> Entry:
-        """Return one row as an entry."""
+        """Return one row as an entry, an odd one as the same object each time."""
+        entry = self._odd.get(row)
+        if entry is None:
+            entry = self._entry(row)
+            if not self.small[row]:
+                self._odd[row] = entry
+        return entry
+
+    def _entry(self, row: int) -> Entry:
         chunks = range(self.chunk_starts[row], self.chunk_starts[row + 1])
         return Entry(
             self.paths[row],
@@ -90,5 +100,13 @@ class Columns:
         """
         right = max(self.modes, default=0) <= MODE_MAX and are_safe_paths(self.paths)
         for row, (path, small) in enumerate(zip(self.paths, self.small, strict=True)):
-            if not small or not right or len(path) > NAME_MAX:
+            known = small or self._is_bare_directory(row)
+            if not known or not right or len(path) > NAME_MAX:
                 check_entry(self.entry(row))
+
+    def _is_bare_directory(self, row: int) -> bool:
+        return (
+            self.kinds[row] == Kind.DIRECTORY
+            and self.chunk_starts[row] == self.chunk_starts[row + 1]
+            and self.extent_starts[row] == self.extent_starts[row + 1]
+        )

@@ -232,7 +232,6 @@ def decode_columns(data: bytes, *, checked: bool = False) -> Columns:
         raise ContentInvalid("a part of a manifest holds an owner that cannot be")
     if c and not _are_possible(plain_lens, sealed_lens):
         raise ContentInvalid("a part of a manifest holds a frame of an impossible length")
-    chunk_starts = tuple(accumulate(chunk_counts, initial=0))
     columns = Columns(
         paths=paths,
         kinds=kinds,
@@ -241,15 +240,10 @@ def decode_columns(data: bytes, *, checked: bool = False) -> Columns:
         gids=gids,
         mtimes_ns=mtimes,
         sizes=sizes,
-        small=bytes(
-            kind == Kind.FILE and chunks == 1 and not extents and plain_lens[first] == size
-            for kind, chunks, extents, first, size in zip(
-                kinds, chunk_counts, extent_counts, chunk_starts, sizes, strict=False
-            )
-        ),
+        small=_small_rows(zip(kinds, sizes, chunk_counts, extent_counts, strict=True), plain_lens),
         xattr_numbers=xattr_numbers,
         extent_starts=tuple(accumulate(extent_counts, initial=0)),
-        chunk_starts=chunk_starts,
+        chunk_starts=tuple(accumulate(chunk_counts, initial=0)),
         targets=dict(zip(rows_with_target, targets, strict=True)),
         xattr_sets=sets,
         extents=tuple(zip(numbers[::2], numbers[1::2], strict=True)),
@@ -261,6 +255,17 @@ def decode_columns(data: bytes, *, checked: bool = False) -> Columns:
     if not checked:
         columns.check()
     return columns
+
+
+def _small_rows(rows: Iterable[tuple[int, int, int, int]], plain_lens: Sequence[int]) -> bytes:
+    """Return `Columns.small` for rows of kind, size, number of chunks and number of extents."""
+    first = 0
+    small = bytearray()
+    for kind, size, chunks, extents in rows:
+        whole = kind == Kind.FILE and chunks == 1 and not extents and plain_lens[first] == size
+        small.append(whole)
+        first += chunks
+    return bytes(small)
 
 
 def _are_possible(plain_lens: Sequence[int], sealed_lens: Sequence[int]) -> bool:

@@ -139,7 +139,8 @@ class FrameCodec:
             raise ContentInvalid(f"frame {ref.frame_id.hex()} has a wrong length")
         if sealed[0] != FRAME_VERSION:
             raise ContentInvalid(f"frame {ref.frame_id.hex()} has unknown version {sealed[0]}")
-        nonce, body = bytes(sealed[1 : 1 + _NONCE_BYTES]), bytes(sealed[1 + _NONCE_BYTES :])
+        view = memoryview(sealed)  # a frame may be 1 MiB: not copied only to be cut
+        nonce, body = view[1 : 1 + _NONCE_BYTES], view[1 + _NONCE_BYTES :]
         keys = self._keys
         try:
             encoded = self._aead.decrypt(nonce, body, ref.chunk_id)
@@ -151,7 +152,7 @@ class FrameCodec:
         return encoded, plain
 
     def _unsealed_before(
-        self, nonce: bytes, body: bytes, ref: FrameRef, why: InvalidTag
+        self, nonce: memoryview, body: memoryview, ref: FrameRef, why: InvalidTag
     ) -> tuple[ContentKeys, bytes]:
         """Open with the keys that were the realm's before."""
         for keys, aead in self._older:

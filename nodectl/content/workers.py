@@ -159,6 +159,7 @@ def _work(
         other.close()  # a copy kept open here would hide the parent's end from its other children
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     gc.freeze()
+    gc.set_threshold(50_000)  # jobs make many objects and hardly a cycle
     try:
         handler = make_handler()
         while True:

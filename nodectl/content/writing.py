@@ -121,19 +121,16 @@ class _Place(NamedTuple):
 _ref_of = itemgetter(0)
 
 
-class Nursery:
-    """What a new file in one directory is by itself.
+class Births:
+    """What a new file is by itself, in directories that do not differ in what decides on that.
 
-    That is up to the directory (its group, its default ACL), the security modules and the file
-    system. Where it is known to be what is wanted, it need not be set on every file.
+    Where it is known to be what is wanted, it need not be set on every file.
     """
 
-    def __init__(self, path: bytes, fd: int) -> None:
-        """Begin to know a directory, which is open."""
-        self.path = path
-        self.fd = fd
+    def __init__(self) -> None:
+        """Know nothing yet."""
         self.owner = _NOBODY  # until the first file is made
-        # Mode and owner that files made with that mode had, and no extended attributes.
+        # Mode and owner of files that were made with that mode, and had no extended attributes.
         self.known: set[tuple[int, tuple[int, int]]] = set()
 
     def learn(self, fd: int, mode: int) -> None:
@@ -145,6 +142,14 @@ class Nursery:
 
 
 _NOBODY = (-1, -1)
+
+
+class _Nursery(NamedTuple):
+    """A directory in which small files are made."""
+
+    path: bytes
+    fd: int
+    births: Births
 
 
 class RestoreHandler:
@@ -163,8 +168,8 @@ class RestoreHandler:
         self._powers = Powers.of_this_process()
         self._parts: OrderedDict[int, Columns] = OrderedDict()
         self._files: OrderedDict[bytes, int] = OrderedDict()
-        self._nursery: Nursery | None = None  # where the last small file was made
-        self._odd: tuple[Columns, int, Entry] | None = None  # the odd row asked for last
+        self._nursery: _Nursery | None = None  # where the last small file was made
+        self._births: dict[tuple[int, int, int], Births] = {}
         self._sparse: Entry | None = None  # the sparse record written last, and
         self._offsets: list[int] = []  # where its chunks stand
 
@@ -182,7 +187,6 @@ class RestoreHandler:
         return FillResult(0, 0)
 
     def _fill(self, job: FillJob) -> FillResult:
-        self._nursery = None  # what is known of a directory is not believed for long
         places = list(self._places(job))
         wanted = [ref for ref, _ in groupby(place.ref for place in places)]
         frames = self._store.get_many([ref.frame_id for ref in wanted])
@@ -208,7 +212,7 @@ class RestoreHandler:
             self._write_small(columns, row, plain)
             return True
         self._nursery = None  # its descriptor may be closed for another
-        entry = self._odd_entry(columns, row)
+        entry = columns.entry(row)
         if is_small(entry):
             write_whole(self._beneath, entry, plain, self._powers)
             return True
@@ -220,12 +224,13 @@ class RestoreHandler:
         parent, _, name = columns.paths[row].rpartition(b"/")
         nursery = self._nursery
         if nursery is None or nursery.path != parent:
-            nursery = self._nursery = Nursery(parent, self._beneath.directory(parent))
-        owner = (columns.uids[row], columns.gids[row]) if self._powers.owner else nursery.owner
+            nursery = self._nursery = self._enter(parent)
+        births = nursery.births
+        owner = (columns.uids[row], columns.gids[row]) if self._powers.owner else births.owner
         mode = columns.modes[row]
-        born_so = (mode, owner) in nursery.known
+        born_so = (mode, owner) in births.known
         # Nobody may read it who may not read it in the end; writing takes set-id bits away.
-        made = mode if owner == nursery.owner and mode <= _PERMISSIONS else PRIVATE
+        made = mode if owner == births.owner and mode <= _PERMISSIONS else PRIVATE
         try:
             fd = os.open(name, _CREATE, made, dir_fd=nursery.fd)
         except FileExistsError:
@@ -233,7 +238,7 @@ class RestoreHandler:
             return
         try:
             if not born_so:
-                nursery.learn(fd, made)
+                births.learn(fd, made)
             written = os.write(fd, plain)
             if written < len(plain):
                 write_at(fd, plain[written:], written)
@@ -245,12 +250,18 @@ class RestoreHandler:
         finally:
             os.close(fd)
 
-    def _odd_entry(self, columns: Columns, row: int) -> Entry:
-        """Return a row as an entry; the chunks of one row mostly come one after the other."""
-        odd = self._odd
-        if odd is None or odd[0] is not columns or odd[1] != row:
-            odd = self._odd = (columns, row, columns.entry(row))
-        return odd[2]
+    def _enter(self, path: bytes) -> _Nursery:
+        """Begin to make files in a directory.
+
+        What they are by themselves is up to the file system and the security modules, and to what
+        the directory has: its group, the set-gid bit, a default ACL or a label.
+        """
+        fd = self._beneath.directory(path)
+        if read_xattrs(fd):
+            return _Nursery(path, fd, Births())
+        status = os.fstat(fd)
+        key = (status.st_dev, status.st_gid, status.st_mode & stat.S_ISGID)
+        return _Nursery(path, fd, self._births.setdefault(key, Births()))
 
     def _offset(self, entry: Entry, chunk: int) -> int:
         """Return where a chunk of a FILE or MORE record stands in the file."""

@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nodectl.content.excludes import beneath
 from nodectl.content.frame import FrameCodec
@@ -18,14 +19,16 @@ from nodectl.content.verify import NOT_IN_IMAGE, VerifyReport, verify_tree
 from nodectl.errors import FrameMissing
 from nodectl.events import NullObserver, Observer
 from nodectl.ids import FrameId
-from nodectl.node.clone import FillResult
 from nodectl.node.state import HeldRoot, Membership, StateFolder
-from nodectl.node.streaming import StreamOptions, StreamResult, restore_from_swarm
 from nodectl.store.chain import ChainStore
 from nodectl.store.disk import DiskStore
 from nodectl.store.lease import lease
 from nodectl.store.memory import MemoryStore
 from nodectl.store.model import NO_CHUNK, Store, StoredFrame
+
+if TYPE_CHECKING:
+    from nodectl.node.clone import FillResult
+    from nodectl.node.streaming import StreamResult
 
 TARGET_STORE = Path("var/lib/nodectl/store")
 
@@ -35,7 +38,7 @@ class Restored:
     """What a restore did, and what the swarm gave for it."""
 
     report: RestoreReport
-    streamed: StreamResult | None  # None: all frames were here
+    streamed: "StreamResult | None"  # None: all frames were here
 
 
 class StoredImage:
@@ -108,6 +111,9 @@ class StoredImage:
         if self.is_here():
             report = restore_tree(self._manifest, target, self._open_local, options, observer)
             return Restored(report=report, streamed=None)
+        # A restore of what is here is done before all of the swarm would be imported.
+        from nodectl.node.streaming import StreamOptions, restore_from_swarm  # noqa: PLC0415
+
         stream = StreamOptions(restore=options, store=kept, local=self._state.store)
         report, streamed = restore_from_swarm(
             self._membership, self._held, target, stream, observer
@@ -116,8 +122,10 @@ class StoredImage:
             self._load_meta(ChainStore(local, there))
         return Restored(report=report, streamed=streamed)
 
-    def restore(self, target: Path, observer: Observer) -> FillResult:
+    def restore(self, target: Path, observer: Observer) -> "FillResult":
         """Put the tree into the empty, mounted `target`."""
+        from nodectl.node.clone import FillResult  # noqa: PLC0415 - it needs what sets up disks
+
         done = self.restore_into(
             target, RestoreOptions(fresh=True), observer, store=target / TARGET_STORE
         )

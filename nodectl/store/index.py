@@ -159,8 +159,8 @@ class Index:
 
     def find_many(self, frame_ids: Sequence[FrameId]) -> dict[FrameId, PackedFrame]:
         """Return where those of `frame_ids` stand that are here; one query for many of them."""
-        found = (PackedFrame._make(row) for row in self._select(_COLUMNS, "frames", frame_ids))
-        places = {frame.frame_id: frame for frame in found}
+        rows = self._select(_COLUMNS, "frames", frame_ids)
+        places = {row[0]: PackedFrame._make(row) for row in rows}
         saved = self._saved([one for one in frame_ids if one not in places])
         rows = self._select(_COLUMNS, "frames", saved)
         return places | {row[0]: PackedFrame._make(row) for row in rows}
@@ -182,12 +182,15 @@ class Index:
 
     def _select(
         self, columns: str, table: str, frame_ids: Sequence[FrameId]
-    ) -> Iterator[tuple[Any, ...]]:
+    ) -> list[tuple[Any, ...]]:
         execute = self._connection().execute
+        rows: list[tuple[Any, ...]] = []
         for first in range(0, len(frame_ids), _PARAMETERS):
             batch = frame_ids[first : first + _PARAMETERS]
             marks = ",".join("?" * len(batch))
-            yield from execute(f"SELECT {columns} FROM {table} WHERE frame_id IN ({marks})", batch)
+            query = f"SELECT {columns} FROM {table} WHERE frame_id IN ({marks})"
+            rows += execute(query, batch).fetchall()
+        return rows
 
     def find_chunk(self, chunk_id: ChunkId) -> PackedFrame | None:
         """Return where some frame of a chunk stands (there may be more than one level of zstd)."""
