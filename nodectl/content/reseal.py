@@ -116,7 +116,7 @@ def _parts(manifest: Manifest, work: _Resealer) -> Iterator[bytes]:
             yield encode_block_part([BlockChunk(chunk.offset, ref) for chunk, ref in pairs])
         return
     for number in range(manifest.part_count):
-        yield encode_part(_with(work, manifest.part(number)))
+        yield encode_part(_with(work, manifest.columns(number).entries()))
 
 
 def _with(work: _Resealer, entries: Sequence[Entry]) -> list[Entry]:
