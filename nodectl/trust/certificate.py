@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -85,7 +85,12 @@ def checked_request(pem: bytes) -> ec.EllipticCurvePublicKey:
         if not isinstance(algorithm, hashes.SHA256):
             raise InvalidInput("the request for a certificate is not signed with SHA-256")
         key.verify(request.signature, request.tbs_certrequest_bytes, ec.ECDSA(algorithm))
-    except (ValueError, InvalidSignature, x509.UnsupportedGeneralNameType) as exc:
+    except (
+        ValueError,
+        InvalidSignature,
+        UnsupportedAlgorithm,  # a curve or hash that nobody has
+        x509.UnsupportedGeneralNameType,
+    ) as exc:
         raise InvalidInput("the request for a certificate is damaged") from exc
     return key
 

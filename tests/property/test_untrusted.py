@@ -272,6 +272,24 @@ def test_noise_is_no_certificate_signature_key_or_recovery(
         Publisher.from_json(value)  # type: ignore[arg-type]
 
 
+# Found by the fuzzer: a request for a key on a curve that there is not.
+STRANGE_CURVE = bytes.fromhex(
+    "3081c6306f020100300d310b300906035504030c026e313059301306072a8648ce3d02010608ce2a"
+    "030107863d48034200040000000024564ab744a23f1a042310a12c838aaa0d0fc849ab8d39cb5479"
+    "218d1e3127d32afdf5de11d70cc3c6c927843f40d7ac723f5c161c1b1f1bd91811eba000300a0608"
+    "2a8648ce3d04030203470030440220681ce5d8f3798342966eec5ddb63cb2b8e9932b7829261a9ec"
+    "3ce1932047d2d002205cd8de3cc633b84ebfa454cb584bbabb29ead00452c140e8b729635f8ea7ec"
+    "da"
+)
+
+
+def test_a_request_for_a_key_of_an_unknown_kind_is_refused() -> None:
+    name = b"CERTIFICATE REQUEST"
+    coded = base64.encodebytes(STRANGE_CURVE)
+    with pytest.raises(InvalidInput, match="damaged"):
+        checked_request(b"-----BEGIN %s-----\n%s-----END %s-----\n" % (name, coded, name))
+
+
 @FEW
 @given(st.dictionaries(st.sampled_from(["subject", "serialNumber", "x"]), anything, max_size=3))
 def test_a_certificate_without_a_name_is_nobody(certificate: dict[str, object]) -> None:
