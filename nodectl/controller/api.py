@@ -16,7 +16,7 @@ from aiohttp import web
 
 from nodectl.catalog.model import Catalog
 from nodectl.catalog.records import Job, JobState, NodeRecord, Work
-from nodectl.controller import policy, wire
+from nodectl.controller import openapi, policy, wire
 from nodectl.controller.access import Access
 from nodectl.controller.access_api import AccessApi
 from nodectl.controller.audit import Audit
@@ -32,6 +32,7 @@ from nodectl.errors import NotAllowed, TokenRefused, UnknownNode
 from nodectl.ids import Root
 from nodectl.trust.order import LIFE_S, Order, sign_order
 from nodectl.trust.realm import Realm
+from nodectl.zipapp.identity import identity
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -104,6 +105,7 @@ class ControlApi:
         return {
             policy.JOIN: self._join,
             ("POST", "/v1/renew"): self._renew,
+            ("GET", "/v1/openapi.json"): self._openapi,
             ("GET", "/v1/nodes"): self._list_nodes,
             ("DELETE", "/v1/nodes/{name}"): self._remove_node,
             **self.inventory.routes(),
@@ -166,6 +168,9 @@ class ControlApi:
         self._note(request, "renew", request[NODE])
         return web.json_response(answer)
 
+    async def _openapi(self, _request: web.Request) -> web.Response:
+        return web.json_response(openapi.document(identity().version))
+
     async def _list_nodes(self, _request: web.Request) -> web.Response:
         nodes = [
             {
@@ -190,10 +195,10 @@ class ControlApi:
     # --- releases and swarms ---------------------------------------------------------------
 
     async def _list_releases(self, request: web.Request) -> web.Response:
-        name = request.query.get("name", "")
+        name = wire.parse_name(request.query["name"]) if "name" in request.query else ""
         records = [
             record
-            for record in self.releases.list(wire.parse_name(name) if name else "")
+            for record in self.releases.list(name)
             if self.access.may_have(request[MEMBER], record.signed.release.name)
         ]
         return web.json_response({"releases": [record.to_json() for record in records]})

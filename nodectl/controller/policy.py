@@ -1,5 +1,7 @@
 """Who may call what: one table. What does not stand in it nobody may call.
 
+What each path takes and answers stands in `openapi.py`, for the same table.
+
 A member that may not call something gets 403, and that is logged and audited. A machine without a
 certificate of the realm and the right MAC gets 401 for every path but the join, whether the path
 exists or not.
@@ -48,6 +50,7 @@ _ALL, _OWN, _NONE = Scope.ALL, Scope.OWN, Scope.NONE
 POLICY: Mapping[tuple[str, str], Rights] = {
     # method, path                                operator  node   installer
     ("POST", "/v1/renew"): Rights(_ALL, _ALL, _ALL),  # its own certificate, by its own name
+    ("GET", "/v1/openapi.json"): Rights(_ALL, _ALL, _ALL),
     ("GET", "/v1/nodes"): Rights(_ALL, _NONE, _NONE),
     ("DELETE", "/v1/nodes/{name}"): Rights(_ALL, _OWN, _OWN),
     ("GET", "/v1/inventory"): Rights(_ALL, _NONE, _NONE),

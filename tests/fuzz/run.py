@@ -74,7 +74,8 @@ def _run(name: str, seeds: tuple[bytes, ...], corpus: Path, seconds: int) -> int
     }
     print(json.dumps(result), flush=True)
     if done.returncode:
-        print("\n".join(done.stderr.splitlines()[-40:]), file=sys.stderr, flush=True)
+        said = [*done.stdout.splitlines()[-20:], *done.stderr.splitlines()[-20:]]
+        print("\n".join(said), file=sys.stderr, flush=True)
     return int(done.returncode != 0)
 
 

@@ -1,0 +1,320 @@
+"""The control API as an OpenAPI 3.1 document, which the controller itself serves.
+
+The paths and who may call them come from the table in `policy.py`; here stands what each takes and
+answers. A test holds both together, and another sends what this document allows, and what it does
+not, to a controller that runs. `docs/control-api.md` is the same for people.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nodectl.controller.policy import JOIN, POLICY
+from nodectl.trust.token import Role
+
+Schema = Mapping[str, Any]
+
+_NAME: Schema = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"}
+_ID: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+_HEX: Schema = {"type": "string", "pattern": "^([0-9A-Fa-f]{2})*$"}
+_KEY: Schema = {"type": "string", "pattern": "^[0-9A-Fa-f]{64}$"}
+_TEXT: Schema = {"type": "string", "maxLength": 4096}
+_STRING: Schema = {"type": "string"}
+_BOOL: Schema = {"type": "boolean"}
+_OBJECT: Schema = {"type": "object"}
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+_COUNT_OR_NULL: Schema = {"type": ["integer", "null"], "minimum": 0}
+_NAMES: Schema = {"type": "array", "items": _NAME, "maxItems": 20_000}
+_NOTHING: Schema = {"type": "object", "additionalProperties": False}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _list(items: Schema, **more: Any) -> Schema:  # noqa: ANN401 - JSON
+    return {"type": "array", "items": items, **more}
+
+
+def _object(optional: Mapping[str, Schema] | None = None, /, **fields: Schema) -> Schema:
+    """Return the schema of an object with exactly these fields."""
+    return {
+        "type": "object",
+        "properties": {**fields, **(optional or {})},
+        "required": list(fields),
+        "additionalProperties": False,
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What one path takes and answers."""
+
+    summary: str
+    answer: Schema
+    body: Schema | None = None
+    query: Mapping[str, Schema] = field(default_factory=dict)
+
+
+def _number(most: int) -> Schema:
+    return {"type": "integer", "minimum": 0, "maximum": most}
+
+
+_WAIT: Mapping[str, Schema] = {"wait_ms": _number(60_000)}
+_INVENTORY = _object(inventory=_OBJECT, revision=_COUNT)
+_ACCESS = _object(nodes={"type": ["array", "null"], "items": _NAME, "maxItems": 20_000})
+_PEERS: Mapping[str, Schema] = {
+    "peers": _list(_object(node=_NAME, url=_STRING, complete=_BOOL)),
+    "known": _COUNT,
+    "interval_s": {"type": "number"},
+    "swarm_key": _KEY,
+}
+_FACTS: Mapping[str, Schema] = {
+    "ca_pem": _STRING,
+    "certificate": _STRING,
+    "content_keys": _ref("ContentKeys"),
+    "job_keys": _list(_KEY),
+    "publishers": _list(_ref("Publisher")),
+}
+_SCHEMAS: Mapping[str, Schema] = {
+    "Error": _object(error=_STRING, sentence=_STRING, hint=_STRING),
+    "ContentKeys": _object(
+        {"older": _list(_ref("ContentKeys"))}, chunk_id=_KEY, seal=_KEY, nonce=_KEY
+    ),
+    "Publisher": _object(key=_KEY, name=_STRING, added=_COUNT, expires=_COUNT, revoked=_BOOL),
+    "Release": _object(
+        {"form": _STRING},
+        release=_object(
+            realm=_STRING, name=_NAME, generation=_COUNT, root=_ID, kind=_NAME, created=_COUNT,
+            totals={"type": "object", "additionalProperties": _COUNT},
+        ),
+        signature=_HEX, publisher=_KEY, origin=_STRING,
+    ),
+    "Job": _object(
+        {"state": {"enum": ["running", "ok", "failed"]}},
+        job_id=_COUNT, kind={"enum": ["fetch", "restore"]}, name=_NAME, generation=_COUNT,
+        root=_ID, nodes=_NAMES, options=_OBJECT, created=_COUNT, created_by=_NAME,
+    ),
+    "Work": _object(
+        {"done": _COUNT, "total": _COUNT_OR_NULL, "swarm": _OBJECT, "version": _COUNT},
+        job_id=_COUNT, node=_NAME, task={"enum": ["fetch", "restore", "seed"]},
+        state={"enum": ["waiting", "running", "done", "failed"]}, step=_STRING, sentence=_STRING,
+        lines=_list(_STRING), receipt=_OBJECT, by_controller=_BOOL,
+    ),
+    "View": _object(
+        job=_ref("Job"), state={"enum": ["running", "ok", "failed"]}, version=_COUNT,
+        rows=_list(_ref("Work")),
+    ),
+}  # fmt: skip
+_JOB_BODIES: Schema = {
+    "oneOf": [
+        _object(
+            {"generation": _COUNT_OR_NULL, "options": _object({"allow_rollback": _BOOL})},
+            kind={"const": "fetch"}, name=_NAME, nodes=_list(_TEXT, minItems=1, maxItems=20_000),
+        ),
+        _object(
+            {"generation": _COUNT_OR_NULL},
+            kind={"const": "restore"}, name=_NAME,
+            nodes=_list(_TEXT, minItems=1, maxItems=20_000),
+            options=_object(
+                {"allow_rollback": _BOOL, "keep_extra": _BOOL},
+                path={"type": "string", "pattern": "^/", "maxLength": 4096},
+            ),
+        ),
+    ]
+}  # fmt: skip
+
+OPERATIONS: Mapping[tuple[str, str], Operation] = {
+    JOIN: Operation(
+        summary="Become a member, with a join token.",
+        body=_object(
+            {"macs": _list(_TEXT, maxItems=256)},
+            realm_id=_TEXT, token_id=_TEXT, token_secret=_KEY, name=_NAME, node_secret=_KEY,
+            request=_TEXT,
+        ),
+        answer=_object(
+            **_FACTS, realm_id=_STRING, realm_name=_NAME, node=_NAME,
+            role={"enum": [role.value for role in Role]},
+        ),
+    ),
+    ("POST", "/v1/renew"): Operation(
+        summary="The member's next certificate, and the keys that count now.",
+        body=_object(request=_TEXT), answer=_object(**_FACTS),
+    ),
+    ("GET", "/v1/openapi.json"): Operation(summary="This document.", answer=_OBJECT),
+    ("GET", "/v1/nodes"): Operation(
+        summary="All members.",
+        answer=_object(nodes=_list(_object(
+            name=_NAME, role=_STRING, joined=_COUNT, heard_s={"type": ["number", "null"]},
+            address=_STRING,
+        ))),
+    ),
+    ("DELETE", "/v1/nodes/{name}"): Operation(
+        summary="Remove a member: it is out at once.", answer=_NOTHING
+    ),
+    ("GET", "/v1/inventory"): Operation(
+        summary="What is known of all nodes.", answer=_object(nodes=_list(_INVENTORY))
+    ),
+    ("POST", "/v1/inventory"): Operation(
+        summary="Write down nodes, each at a revision.",
+        body=_object(nodes=_list(_INVENTORY, maxItems=1000)),
+        answer=_object(revisions={"type": "object", "additionalProperties": _COUNT}),
+    ),
+    ("GET", "/v1/inventory/{name}"): Operation(
+        summary="What is known of one node.", answer=_INVENTORY
+    ),
+    ("DELETE", "/v1/inventory/{name}"): Operation(
+        summary="Forget what is known of a node.", answer=_NOTHING
+    ),
+    ("GET", "/v1/releases"): Operation(
+        summary="The releases of the images that are for the member.",
+        query={"name": _NAME}, answer=_object(releases=_list(_ref("Release"))),
+    ),
+    ("POST", "/v1/releases"): Operation(
+        summary="Publish a root as the next generation of a name.",
+        body=_object(
+            name=_NAME, root=_ID, root_block_hex=_HEX, kind=_NAME,
+            totals={
+                "type": "object", "maxProperties": 32, "propertyNames": _NAME,
+                "additionalProperties": _number(1 << 62),
+            },
+        ),
+        answer=_ref("Release"),
+    ),
+    ("GET", "/v1/releases/{name}"): Operation(
+        summary="The last generation of an image.", answer=_ref("Release")
+    ),
+    ("GET", "/v1/releases/{name}/{generation}"): Operation(
+        summary="One generation of an image.", answer=_ref("Release")
+    ),
+    ("GET", "/v1/releases/{name}/access"): Operation(
+        summary="Whom an image is for; null: every node.", answer=_ACCESS
+    ),
+    ("PUT", "/v1/releases/{name}/access"): Operation(
+        summary="Say whom an image is for.", body=_ACCESS, answer=_ACCESS
+    ),
+    ("POST", "/v1/releases/{name}/{generation}/signature"): Operation(
+        summary="Give a release a signature that was made elsewhere.",
+        body=_object(signature=_TEXT), answer=_ref("Release"),
+    ),
+    ("GET", "/v1/publishers"): Operation(
+        summary="Whose signatures count, and whose do not any more.",
+        answer=_object(publishers=_list(_ref("Publisher"))),
+    ),
+    ("GET", "/v1/swarm/{root}/ticket"): Operation(
+        summary="What is needed to take part in a swarm.",
+        answer=_object(**_PEERS, root_block_hex=_HEX, release=_ref("Release")),
+    ),
+    ("POST", "/v1/swarm/{root}/announce"): Operation(
+        summary="Say where the member serves a root, and how much of it.",
+        body=_object(
+            url={"type": "string", "pattern": "^http://", "maxLength": 256}, have_bytes=_COUNT,
+            complete=_BOOL,
+        ),
+        answer=_object(**_PEERS),
+    ),
+    ("GET", "/v1/jobs"): Operation(
+        summary="All jobs, oldest first.", answer=_object(jobs=_list(_ref("Job")))
+    ),
+    ("POST", "/v1/jobs"): Operation(
+        summary="Ask something of some nodes.", body=_JOB_BODIES, answer=_ref("View")
+    ),
+    ("GET", "/v1/jobs/{job_id}"): Operation(
+        summary="A job and the work of each node.", answer=_ref("View")
+    ),
+    ("GET", "/v1/jobs/{job_id}/events"): Operation(
+        summary="The work that changed since a version; waits for some.",
+        query={"since": _number(1 << 62), **_WAIT}, answer=_ref("View"),
+    ),
+    ("POST", "/v1/jobs/{job_id}/nodes/{node}"): Operation(
+        summary="What a node says about its work.",
+        body=_object(
+            {
+                "step": _TEXT, "sentence": _TEXT, "lines": _list(_TEXT, maxItems=50),
+                "receipt": _OBJECT, "done": _COUNT, "total": _COUNT_OR_NULL, "swarm": _OBJECT,
+            },
+            state={"enum": ["waiting", "running", "done", "failed"]},
+        ),
+        answer=_NOTHING,
+    ),
+    ("GET", "/v1/work"): Operation(
+        summary="What the member has to do; waits for some.",
+        query={"since": _number(9_999_999_999), **_WAIT},
+        answer=_object(work=_list(_object(
+            job=_ref("Job"), work=_ref("Work"),
+            order=_object(order=_OBJECT, signature=_HEX, key=_KEY),
+        ))),
+    ),
+}  # fmt: skip
+
+_PARAMETERS: Mapping[str, Schema] = {
+    "name": _NAME,
+    "node": _NAME,
+    "root": _ID,
+    "generation": _number(9_999_999_999),
+    "job_id": _number(9_999_999_999),
+}
+_REFUSALS = {
+    "400": "The request is not as it should be.",
+    "403": "The member's role has no right to this, or the token none to anything.",
+    "404": "There is no such thing.",
+    "409": "It is taken, or somebody changed it at the same moment.",
+}
+
+
+def document(version: str) -> dict[str, Any]:
+    """Return the OpenAPI document of the control API of this version of nodectl."""
+    paths: dict[str, dict[str, Any]] = {}
+    for (method, path), operation in OPERATIONS.items():
+        paths.setdefault(path, {})[method.lower()] = _described(method, path, operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "nodectl control API",
+            "version": version,
+            "description": "Every path but the join needs a certificate of the realm and a MAC of "
+            "the same member; see docs/control-api.md.",
+        },
+        "security": [{"certificate": [], "mac": []}],
+        "paths": paths,
+        "components": {
+            "schemas": dict(_SCHEMAS),
+            "securitySchemes": {
+                "certificate": {"type": "mutualTLS"},
+                "mac": {"type": "apiKey", "in": "header", "name": "Authorization"},
+            },
+        },
+    }
+
+
+def _described(method: str, path: str, operation: Operation) -> dict[str, Any]:
+    fields = [word[1:-1] for word in path.split("/") if word.startswith("{")]
+    described: dict[str, Any] = {
+        "summary": operation.summary,
+        "parameters": [
+            *(
+                {"name": f, "in": "path", "required": True, "schema": _PARAMETERS[f]}
+                for f in fields
+            ),
+            *({"name": name, "in": "query", "schema": s} for name, s in operation.query.items()),
+        ],
+        "responses": {
+            "200": _response("Done.", operation.answer),
+            **{status: _response(text, _ref("Error")) for status, text in _REFUSALS.items()},
+            "413": {"description": "The body is too long."},
+        },
+    }
+    if operation.body is not None:
+        content = {"application/json": {"schema": operation.body}}
+        described["requestBody"] = {"required": True, "content": content}
+    if (method, path) == JOIN:
+        described["security"] = []
+    else:
+        described["responses"]["401"] = {"description": "No member asks."}
+        rights = POLICY[method, path]
+        described["x-nodectl-rights"] = {role.value: rights.of(role).value for role in Role}
+    return described
+
+
+def _response(text: str, schema: Schema) -> dict[str, Any]:
+    return {"description": text, "content": {"application/json": {"schema": schema}}}
