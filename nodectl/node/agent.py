@@ -24,6 +24,7 @@ from nodectl.errors import (
     NodectlError,
     OlderRelease,
     RestoreFailed,
+    UnknownImage,
 )
 from nodectl.events import Observer, StepStarted
 from nodectl.ids import Root
@@ -43,6 +44,7 @@ _POLL_S = 20.0  # how long the controller may hold a request for work
 _ANNOUNCE_S = 5.0  # while no tracker says otherwise
 _ENOUGH_PEERS = 12  # as many as a node wants as neighbours
 _HUNGRY_S = 1.0  # between announcements of a node that lacks frames and knows fewer peers
+_FORGOTTEN_S = 600.0  # between announcements of a root whose release the controller has not
 _ALONE_S = 0.1  # between questions of one that begins and knows no seeder
 _BUG_LINES = 8
 
@@ -116,6 +118,7 @@ class Agent:
         self._restore_argv = restore_argv
         self._pace = pace or Pace()
         self._roots: set[Root] = set()
+        self._forgotten: dict[Root, float] = {}  # loop time at which to announce it again
         self._turn = asyncio.Semaphore(1)
         self._news = asyncio.Event()  # something is worth announcing at once
 
@@ -308,6 +311,7 @@ class Agent:
         """Serve a root to others, and announce it from now on."""
         await self._swarm.seed(held)
         self._roots.add(held.root)
+        self._forgotten.pop(held.root, None)
 
     async def _offer_all(self) -> None:
         """Serve what this node held when it stopped; one bad root does not hide the others."""
@@ -320,12 +324,14 @@ class Agent:
     async def _announce_forever(self) -> None:
         """Announce every root at once when there is news, else every interval.
 
-        Who lacks something and knows few peers asks more often: a swarm begins at once.
+        Who lacks something and knows few peers asks more often: a swarm begins at once. A root
+        whose release was deleted is kept, and served to who knows of it, but hardly ever announced.
         """
+        now = asyncio.get_running_loop().time
         while True:
             self._news.clear()
             interval_s = _ANNOUNCE_S
-            for root in tuple(self._roots):
+            for root in [one for one in self._roots if self._forgotten.get(one, 0.0) <= now()]:
                 interval_s = min(interval_s, self._interval(root, await self._announce(root)))
             try:
                 async with asyncio.timeout(interval_s):
@@ -345,9 +351,13 @@ class Agent:
             )
         except ControllerUnreachable as exc:
             log.info("announcing: %s", exc)
+        except UnknownImage as exc:
+            log.info("announcing %s: %s; again in %g s", root.hex()[:16], exc, _FORGOTTEN_S)
+            self._forgotten[root] = asyncio.get_running_loop().time() + _FORGOTTEN_S
         except NodectlError as exc:
             log.warning("announcing %s: %s", root.hex()[:16], exc)
         else:
+            self._forgotten.pop(root, None)
             self._swarm.meet(root, answer.peers)
             if self._swarm.rekey(root, answer.swarm_key):
                 self._state.rekey_root(root, answer.swarm_key)

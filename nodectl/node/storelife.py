@@ -90,18 +90,6 @@ def frames_needed(roots: Iterable[KnownRoot], store: Store, codec: FrameCodec) -
                 ) from exc
 
 
-def superseded(roots: Sequence[KnownRoot], keep_last: int) -> tuple[KnownRoot, ...]:
-    """Return the roots beyond the newest `keep_last` generations of their names. Pure."""
-    kept = {
-        (name, generation)
-        for name in {known.name for known in roots}
-        for generation in sorted(
-            {known.generation for known in roots if known.name == name}, reverse=True
-        )[:keep_last]
-    }
-    return tuple(known for known in roots if (known.name, known.generation) not in kept)
-
-
 # ---------------------------------------------------------------- verify
 
 

@@ -5,9 +5,11 @@ import contextlib
 import dataclasses
 import json
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blake3 import blake3
@@ -26,12 +28,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from nodectl.background import background
 from nodectl.catalog.records import Job, JobKind, JobState, WorkState
+from nodectl.catalog.sqlite import SqliteCatalog
 from nodectl.controller.jobs import Patience
+from nodectl.controller.retention import Retention, retain
 from nodectl.errors import NodesFailed, SwarmStalled
 from nodectl.events import Note, StepFinished, StepProgress
 from nodectl.ids import Root
 from nodectl.node.agent import Agent
-from nodectl.node.client import ControlClient, JobView
+from nodectl.node.client import ControlClient, JobView, Peers
 from nodectl.node.report import Pace
 from nodectl.node.state import Membership, StateFolder
 from nodectl.node.watch import check_all_done, watch_job
@@ -250,6 +254,46 @@ def test_a_node_goes_on_with_its_job_after_its_own_restart(lab: Lab) -> None:
             async with n1.serving():
                 await _until(lambda: _announced(operator, "n1"))
             assert list(n1.swarm.roots) == [ROOT]
+
+    run_async(main())
+
+
+def test_a_root_whose_release_was_deleted_is_kept_and_announced_no_more(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announced: Counter[Root] = Counter()
+    announce = ControlClient.announce
+
+    async def counted(self: ControlClient, root: Root, **what: Any) -> Peers:  # noqa: ANN401
+        announced[root] += 1
+        return await announce(self, root, **what)
+
+    monkeypatch.setattr(ControlClient, "announce", counted)
+    monkeypatch.setattr("nodectl.node.agent._ANNOUNCE_S", 0.02)
+
+    async def main() -> None:
+        async with running(lab.state) as controller, controller.operator() as operator:
+            c, n1 = [await lab.node(controller, name) for name in ("c", "n1")]
+            async with c.serving(), n1.serving():
+                for root, block in ((ROOT, ROOT_BLOCK), (ROOT_2, BLOCK_2)):
+                    await _publish(operator, root, block)
+                    view = await operator.create_job(JobKind.FETCH, "golden", ["n1"])
+                    assert (await _end(operator, view)).state is JobState.OK
+                with SqliteCatalog(lab.state.catalog) as catalog:
+                    assert len(retain(catalog, Retention(keep_last=1), now=0.0)) == 1
+                announced.clear()
+                await _until(lambda: announced[ROOT] > 0)
+                announced.clear()
+                await _until(lambda: announced[ROOT_2] > 5)
+                assert announced[ROOT] == 0
+                assert {held.root for held in n1.state.held_roots()} == {ROOT, ROOT_2}
+                assert n1.swarm.holding(ROOT).complete
+            # Released again, it is offered again; not only after a restart.
+            monkeypatch.setattr("nodectl.node.agent._FORGOTTEN_S", 0.05)
+            async with n1.serving():
+                await _until(lambda: announced[ROOT] > 2)
+                await _publish(operator)
+                await _until(lambda: _announced(operator, "n1"))
 
     run_async(main())
 

@@ -94,10 +94,30 @@ def test_damage_is_found_and_comes_back_from_the_swarm(commands: Commands, tmp_p
     commands.ok("n1", "store", "verify")
     commands.ok("n1", "store", "status")
 
-    # A generation that the controller deleted is let go of, the newest stays.
-    commands.ok("c", "image", "capture", "golden", "--tree", str(_tree(tmp_path, 2)))
-    kept = _json(commands, "n1", "store", "gc", "--keep-last", "1", "--grace", "0")
-    assert kept["images_let_go"] == []
+
+def test_a_node_lets_go_of_old_generations(commands: Commands, tmp_path: Path) -> None:
+    commands.ok("c", "init", "--realm", "lab", "--node", "c", "--listen", "127.0.0.1:0")
+    commands.serve("c", "--controller", "--no-scrub")
+    token = commands.ok("c", "token", "create").strip()
+    commands.ok("n1", "join", "--token", token, "--name", "n1")
+    node, _ = commands.serve("n1", "--no-scrub")
+    for generation in (1, 2):
+        commands.ok("c", "image", "capture", "golden", "--tree", str(_tree(tmp_path, generation)))
+        commands.ok("c", "swarm", "push", "golden", "--nodes", "n1")
+    node.terminate()
+    node.wait(timeout=30)
+    for words in (
+        ("--keep-last", "2"),
+        ("--keep-days", "1"),
+        ("--keep-last", "1", "--keep-days", "1"),
+    ):
+        kept = _json(commands, "n1", "store", "gc", "--grace", "0", *words)
+        assert kept["images_let_go"] == []
+    old = _json(commands, "n1", "store", "gc", "--keep-days", "0", "--grace", "0")
+    assert old["images_let_go"] == ["golden@1"]
+    (left,) = _json(commands, "n1", "store", "status")["images"]
+    assert left["generation"] == 2
+    commands.ok("n1", "store", "verify", "golden")
 
 
 def test_repair_says_what_it_could_not_bring_back(commands: Commands, tmp_path: Path) -> None:
