@@ -107,7 +107,10 @@ def _more(row: dict[str, Any]) -> str:
     if "dropped_the_liar" in row:
         told.append(f"{row['dropped_the_liar']:.0f} nodes dropped the liar")
     if "multicast_share" in row:
-        told.append(f"{100 * row['multicast_share']:.0f} % came by multicast")
+        told.append(
+            f"{100 * row['multicast_share']:.0f} % came by multicast, in "
+            f"{row['to_rate']:.2f} of bytes / its rate"
+        )
     return ", ".join(told)
 
 

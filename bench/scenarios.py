@@ -56,7 +56,6 @@ class Scenario:
     limit: ClassVar[float | None] = None  # times an undisturbed push
     racks = 1
     push_ends = True  # by itself; else some nodes never answer
-    options: Sequence[str] = ()  # of the push
 
     def late(self, _nodes: int) -> Sequence[int]:
         """Return the nodes that are not there at the beginning."""
@@ -68,6 +67,10 @@ class Scenario:
 
     def prepare(self, _run: Cluster, _nodes: int) -> None:
         """Change something before the push."""
+
+    def options(self, _run: Cluster) -> Sequence[str]:
+        """Return further words of the push."""
+        return ()
 
     def disturb(self, _run: Cluster, _nodes: int) -> None:
         """Do what the scenario is about, while the push runs; returns when it is done."""
@@ -240,11 +243,46 @@ class TwoSwarms(Scenario):
     images = HALVES
 
 
+class Multicast(Scenario):
+    """One node loses a tenth of the datagrams, and need not be done when the others are."""
+
+    name = "multicast"
+    says = "multicast at 85 % of the rate, one node loses a tenth of it; the others"
+    push_ends = False
+    program = (sys.executable, str(REPOSITORY / "bench" / "lossy.py"))
+
+    def late(self, nodes: int) -> Sequence[int]:
+        return (nodes,)
+
+    def awaited(self, nodes: int) -> Sequence[int]:
+        return range(1, nodes)
+
+    def prepare(self, run: Cluster, nodes: int) -> None:
+        run.start([nodes], program=self.program)
+
+    def options(self, run: Cluster) -> Sequence[str]:
+        return ("--multicast", "--rate", str(self.rate(run.hosts.rate_mbit)))
+
+    def rate(self, rate_mbit: float) -> int:
+        """Return the bytes/s that the sender is told."""
+        return round(rate_mbit * 1e6 / 8 * 0.85)
+
+    def more(self, run: Cluster, nodes: int) -> dict[str, Any]:
+        rows = run.rows(1)
+        others = [rows[node_name(host)]["receipt"] for host in self.awaited(nodes)]
+        came = sum(receipt["from"].get("(multicast)", 0) for receipt in others)
+        size, last_s = others[0]["sealed_bytes"], max(one["seconds"] for one in others)
+        return {
+            "multicast_share": came / (size * len(others)),
+            "to_rate": last_s * self.rate(run.hosts.rate_mbit) / size,
+        }
+
+
 SCENARIOS: dict[str, Scenario] = {
     one.name: one
     for one in (
         Scenario(), Update(), Kill(), ControllerDead(), SeederDead(), SlowNode(), Liar(), Late(),
-        Racks(), TwoSwarms(),
+        Racks(), TwoSwarms(), Multicast(),
     )
 }  # fmt: skip
 
@@ -291,7 +329,7 @@ def _push(setting: Setting, scenario: Scenario, made: Cluster, awaited: Sequence
     everyone = range(1, setting.nodes + 1)
     made.begin_count()
     sent, crossed = setting.hosts.sent_bytes(SEEDER), setting.hosts.uplink_bytes()
-    jobs = [made.push(image, everyone, *scenario.options) for image in scenario.images]
+    jobs = [made.push(image, everyone, *scenario.options(made)) for image in scenario.images]
     scenario.disturb(made, setting.nodes)
     if scenario.push_ends:
         ends = [end_of(job, setting.limit_s) for job in jobs]

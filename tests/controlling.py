@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from nodectl.node.agent import Holding
 from nodectl.node.client import ControlClient, Limits, Peer
 from nodectl.node.join import join
 from nodectl.node.state import HeldRoot, Membership, StateFolder
+from nodectl.swarm.datagram import Session
 from nodectl.trust.realm import load_realm
 from nodectl.trust.token import Role, Token
 
@@ -112,6 +113,7 @@ class FakeSwarm:
         self.met: list[Peer] = []
         self.met_at: set[Root] = set()
         self.fetched: list[str] = []
+        self.sessions: list[Session | None] = []
         self.keys: dict[Root, bytes] = {}
         self.gate = asyncio.Event()
         self.gate.set()
@@ -122,8 +124,14 @@ class FakeSwarm:
         self.roots[held.root] = Holding(have_bytes=10 * complete, complete=complete)
 
     async def fetch(
-        self, held: HeldRoot, peers: Sequence[Peer], observer: Observer
+        self,
+        held: HeldRoot,
+        peers: Sequence[Peer],
+        observer: Observer,
+        *,
+        multicast: Session | None = None,
     ) -> Mapping[str, Any]:
+        self.sessions.append(multicast)
         self.met.extend(peers)
         observer.on(StepProgress(step="fetch", done=5, total=10))
         await self.gate.wait()
@@ -133,6 +141,12 @@ class FakeSwarm:
         self.stored.add(held.root)
         await self.seed(held)
         return {"sealed_bytes": 10, "seconds": 0.1, "from": {"c": 10}}
+
+    async def send(
+        self, root_id: Root, session: Session, ready: Awaitable[object]
+    ) -> Mapping[str, Any]:
+        self.sessions.append(session)
+        return {"root": root_id.hex(), "listening": await ready}
 
     def meet(self, root: Root, peers: Sequence[Peer]) -> None:
         self.met.extend(peers)

@@ -120,7 +120,7 @@ class Job:
     generation: int
     root: Root
     nodes: tuple[str, ...]
-    options: Mapping[str, Any]  # restore: path, keep_extra; both: allow_rollback
+    options: Mapping[str, Any]  # restore: path, keep_extra; both: allow_rollback, multicast
     created: int  # seconds since 1970
     created_by: str
 

@@ -3,20 +3,23 @@
 import asyncio
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nodectl.cli.membership import JsonOption, StateOption, ask, open_state
+from nodectl.cli.membership import JsonOption, StateOption, ask, open_state, size_option
 
 if TYPE_CHECKING:
+    from nodectl.catalog.records import JobKind
     from nodectl.node.client import ControlClient, JobView, WorkRow
 
 job_app = typer.Typer(no_args_is_help=True, help="Jobs: what was asked of nodes.")
 swarm_app = typer.Typer(no_args_is_help=True, help="The swarm that spreads images.")
 
 ALL = "all"
+MULTICAST_RATE = "10M"  # bytes/s: what a network of 100 Mbit/s carries
 
 
 def register(app: typer.Typer) -> None:
@@ -46,11 +49,20 @@ def swarm_push(
     allow_rollback: Annotated[
         bool, typer.Option("--allow-rollback", help="Also an older generation than a node has.")
     ] = False,
+    multicast: Annotated[
+        bool, typer.Option("--multicast", help="Send each byte once, to all nodes together.")
+    ] = False,
+    rate: Annotated[
+        str, typer.Option("--rate", metavar="SIZE", help="Bytes/s of the multicast.")
+    ] = MULTICAST_RATE,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait for the nodes.")] = False,
     state: StateOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Spread an image to nodes; they fetch it from each other.
+
+    With --multicast the node that has the image sends it to all of them at once, at a rate that
+    their links carry; what a node does not get that way it fetches from the others meanwhile.
 
     Exit codes: 14 wrong options, 28 no such image, 31 a node failed, 42 the controller does not
     answer, 43 no operator, 45 no such node (then nothing was started).
@@ -60,11 +72,36 @@ def swarm_push(
     options: dict[str, Any] = {"allow_rollback": True} if allow_rollback else {}
     if restore is not None:
         options |= {"path": str(restore), "keep_extra": keep_extra}
+    if multicast:
+        options["multicast"] = {"rate": size_option(rate, "--rate")}
     kind = JobKind.FETCH if restore is None else JobKind.RESTORE
+    wanted = WantedJob(kind=kind, name=name, nodes=nodes, generation=generation, options=options)
+    start_job(state, wanted, no_wait=no_wait, json_output=json_output)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedJob:
+    """A job to be made."""
+
+    kind: "JobKind"
+    name: str  # of the image
+    nodes: str  # "a,b,c" or "all"
+    generation: int | None = None
+    options: dict[str, Any]
+
+
+def start_job(state: Path | None, wanted: WantedJob, *, no_wait: bool, json_output: bool) -> None:
+    """Make a job and follow it, or print that it has begun."""
 
     async def create(client: "ControlClient") -> "JobView":
-        names = await _node_names(client, nodes)
-        return await client.create_job(kind, name, names, generation=generation, options=options)
+        names = await _node_names(client, wanted.nodes)
+        return await client.create_job(
+            wanted.kind,
+            wanted.name,
+            names,
+            generation=wanted.generation,
+            options=wanted.options,
+        )
 
     view = ask(state, create)
     if no_wait:

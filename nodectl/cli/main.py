@@ -14,6 +14,7 @@ import typer
 from nodectl.cli import (
     audit,
     clone,
+    cloner,
     demo,
     disk,
     image,
@@ -53,7 +54,7 @@ app = typer.Typer(
 
 for module in (
     demo, realm, realm_keys, token, serve, node, inventory, image, publisher, job, swarm, clone,
-    disk, store, audit, version,
+    cloner, disk, store, audit, version,
 ):  # fmt: skip
     module.register(app)
 

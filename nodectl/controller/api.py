@@ -25,6 +25,7 @@ from nodectl.controller.bell import Bell
 from nodectl.controller.inventory_api import InventoryApi
 from nodectl.controller.jobs import Jobs, Patience
 from nodectl.controller.members import Members
+from nodectl.controller.multicast import with_session
 from nodectl.controller.releases import Releases
 from nodectl.controller.rollback import reapply
 from nodectl.controller.tracker import Announcement, Tracker
@@ -72,6 +73,7 @@ class ControlApi:
         self.audit = audit
         self._realm = realm
         self._now = clocks.now
+        self._rng = clocks.rng
         self.members = Members(catalog, realm, clocks.now)
         self.inventory = InventoryApi(catalog, self._note)
         self.releases = Releases(catalog, realm, clocks.now)
@@ -270,11 +272,10 @@ class ControlApi:
 
     async def _create_job(self, request: web.Request) -> web.Response:
         wanted = wire.parse_job(await request.read())
+        options = with_session(wanted.options, self._rng)
         self._check_nodes(wanted)
         record = self.releases.get(wanted.name, wanted.generation)
-        job = self.jobs.create(
-            wanted.kind, record, wanted.nodes, options=wanted.options, by=request[NODE]
-        )
+        job = self.jobs.create(wanted.kind, record, wanted.nodes, options=options, by=request[NODE])
         self._note(
             request, "job", f"{job.kind} {job.name} {job.generation}",
             job=job.job_id, nodes=list(job.nodes), options=dict(job.options),

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from nodectl.catalog.records import JobKind, WorkState
 from nodectl.controller.jobs import Report
 from nodectl.controller.members import JoinRequest
+from nodectl.controller.multicast import OPTION
 from nodectl.controller.releases import Publication
 from nodectl.controller.tracker import Announcement
 from nodectl.errors import InvalidInput
@@ -281,7 +282,7 @@ def parse_job(body: bytes) -> JobRequest:
 
 
 def _job_options(kind: JobKind, given: dict[str, Any]) -> dict[str, Any]:
-    known: dict[str, type] = {"allow_rollback": bool}
+    known: dict[str, type] = {"allow_rollback": bool, OPTION: dict}
     if kind is JobKind.RESTORE:
         known |= {"path": str, "keep_extra": bool}
         path = given.get("path")

@@ -29,11 +29,13 @@ from nodectl.errors import (
 from nodectl.events import Observer, StepStarted
 from nodectl.ids import Root
 from nodectl.node.client import Assigned, ControlClient, Peer, Peers
+from nodectl.node.multicasting import MULTICAST_STEP, gathered, session_of
 from nodectl.node.renew import renew
 from nodectl.node.report import Pace, Reporter
 from nodectl.node.restore import RestoreArgv, run_restore
 from nodectl.node.state import HeldRoot, Membership, StateFolder
 from nodectl.store.lease import lease
+from nodectl.swarm.datagram import Session
 from nodectl.trust.order import Order, verify_order
 from nodectl.trust.publisher import trusted_keys
 from nodectl.trust.release import Release, verify_release
@@ -72,15 +74,28 @@ class Swarm(Protocol):
         ...
 
     async def fetch(
-        self, held: HeldRoot, peers: Sequence[Peer], observer: Observer
+        self,
+        held: HeldRoot,
+        peers: Sequence[Peer],
+        observer: Observer,
+        *,
+        multicast: Session | None = None,
     ) -> Mapping[str, Any]:
         """Get every frame of a root into the store, offering meanwhile what is here.
+
+        What a multicast session brings is taken from it.
 
         Returns the receipt: JSON values such as `sealed_bytes`, and `from` (node to bytes).
 
         Raises:
             SwarmStalled: no peer gave anything for too long; what was fetched is kept.
         """
+        ...
+
+    async def send(
+        self, root_id: Root, session: Session, ready: Awaitable[object]
+    ) -> Mapping[str, Any]:
+        """Send a root by multicast when `ready` is done; return the receipt."""
         ...
 
     def meet(self, root: Root, peers: Sequence[Peer]) -> None:
@@ -211,7 +226,13 @@ class Agent:
             raise FrameMissing(f"{self._membership.node} does not hold all frames of {job.name}")
         self._state.hold_root(replace(held, complete=True))
         self._news.set()
-        return {"have_bytes": holding.have_bytes}
+        receipt: dict[str, Any] = {"have_bytes": holding.have_bytes}
+        session = session_of(job)
+        if session is not None:
+            observer.on(StepStarted(step=MULTICAST_STEP))
+            ready = gathered(self._client, job, session)
+            receipt["multicast"] = dict(await self._swarm.send(held.root, session, ready))
+        return receipt
 
     async def _fetch_or_restore(self, assigned: Assigned, observer: Observer) -> dict[str, Any]:
         job, work, _ = assigned
@@ -221,7 +242,8 @@ class Agent:
             peers = await self._first_peers(held.root)
         self._news.set()
         observer.on(StepStarted(step="fetch"))
-        receipt = dict(await self._swarm.fetch(held, peers, observer))
+        fetching = self._swarm.fetch(held, peers, observer, multicast=session_of(job))
+        receipt = dict(await fetching)
         self._state.hold_root(replace(held, complete=True))
         self._news.set()
         receipt |= {"root": held.root.hex(), "generation": held.generation}

@@ -1,8 +1,8 @@
 """Tells the controller how far this node is with one job; never lets the job wait for it.
 
-The work puts in what is new; a loop of its own sends the latest at most twice a second, and goes on
-trying, with longer and longer pauses, while no controller answers. The result is sent until it was
-taken, however long that is.
+The work puts in what is new; a loop of its own sends the latest at most twice a second, a new step
+at once, and goes on trying, with longer and longer pauses, while no controller answers. The result
+is sent until it was taken, however long that is.
 """
 
 import asyncio
@@ -66,6 +66,8 @@ class Reporter:
         self._interval_s = max(self._pace.interval_s, speakers / _REPORTS_PER_S)
         self._latest: dict[str, Any] = {"state": WorkState.RUNNING.value, "step": "queued"}
         self._finished = asyncio.Event()
+        self._stepped = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def step(self) -> str:
@@ -84,12 +86,14 @@ class Reporter:
 
     def _progress(self, step: str, done: int, total: int | None) -> None:
         state = WorkState.RUNNING.value
+        if step != self._latest.get("step") and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stepped.set)
         self._latest = {"state": state, "step": step, "done": done, "total": total}
 
     def succeed(self, receipt: Mapping[str, Any]) -> None:
         """The work is done."""
         self._latest = {"state": WorkState.DONE.value, "receipt": dict(receipt)}
-        self._finished.set()
+        self._finish()
 
     def fail(self, sentence: str, lines: tuple[str, ...] = ()) -> None:
         """The work failed at the step it was at."""
@@ -99,13 +103,19 @@ class Reporter:
             "sentence": sentence[:_SENTENCE_MAX],
             "lines": [line[:_SENTENCE_MAX] for line in lines[-_LINES_MAX:]],
         }
+        self._finish()
+
+    def _finish(self) -> None:
         self._finished.set()
+        self._stepped.set()
 
     async def run(self) -> None:
         """Send reports until the result was taken, or the controller wants none of them."""
+        self._loop = asyncio.get_running_loop()
         sent: dict[str, Any] | None = None
         sent_at = 0.0
         while True:
+            self._stepped.clear()
             final, latest = self._finished.is_set(), self._latest
             due = time.monotonic() - sent_at >= self._pace.still_here_s
             if latest is not sent or due:
@@ -114,7 +124,7 @@ class Reporter:
                 sent, sent_at = latest, time.monotonic()
             if final:
                 return
-            await self._wait(self._interval_s)
+            await _wait(self._stepped, self._interval_s)
 
     async def _send(self, body: Mapping[str, Any]) -> bool:
         """Send one report, trying for ever; say whether the controller wants more of them."""
@@ -130,20 +140,21 @@ class Reporter:
                 return False
             else:
                 return True
-            if body["state"] == WorkState.RUNNING.value and await self._wait(pause_s):
+            if body["state"] == WorkState.RUNNING.value and await _wait(self._finished, pause_s):
                 return True  # the work ended meanwhile: only the result is worth sending
             if body["state"] != WorkState.RUNNING.value:
                 await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, self._pace.retry_most_s)
 
-    async def _wait(self, seconds: float) -> bool:
-        """Wait, at most until the work ends; say whether it did."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._finished.wait()
-        except TimeoutError:
-            return False
-        return True
+
+async def _wait(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for an event; say whether it came in time."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 def event_of(document: Mapping[str, Any]) -> Event | None:

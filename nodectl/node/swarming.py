@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,10 +23,13 @@ from nodectl.ids import FrameId, Root
 from nodectl.listen import Address, listening
 from nodectl.node.agent import Holding
 from nodectl.node.client import ControlClient, Peer
+from nodectl.node.multicasting import MULTICAST_STEP, receiving, sending
 from nodectl.node.state import HeldRoot, Membership
 from nodectl.store.model import NO_CHUNK, Store, StoredFrame
 from nodectl.swarm.bitfield import to_hex
 from nodectl.swarm.client import FetchOptions, FetchReport, fetch
+from nodectl.swarm.datagram import Session
+from nodectl.swarm.feed import Feed
 from nodectl.swarm.keys import SwarmKeys
 from nodectl.swarm.model import PeerInfo, Phase
 from nodectl.swarm.rate import RateLimiter
@@ -85,14 +88,21 @@ class NodeSwarm:
             await self._open_data(root)
 
     async def fetch(
-        self, held: HeldRoot, peers: Sequence[Peer], observer: Observer
+        self,
+        held: HeldRoot,
+        peers: Sequence[Peer],
+        observer: Observer,
+        *,
+        multicast: Session | None = None,
     ) -> Mapping[str, Any]:
         """Get every frame of a root into the store, offering meanwhile what is here."""
         root = await self._root(held)
         self.meet(held.root, peers)
         meta = await self.fetch_meta(held, observer)
         table = await self.open_table(held.root)
-        data = await self.fetch_data(held.root, observer, lambda _: None)
+        share = await self._open_data(root)
+        async with receiving(share, multicast, self.url, observer) as feed:
+            data = await fetch(share, self._options(root, Phase.DATA, observer, feed=feed))
         bytes_from = Counter(meta.bytes_from) + Counter(data.bytes_from)
         meta_bytes = 0 if root.meta is None else sum(root.meta.sizes)
         return {
@@ -101,7 +111,15 @@ class NodeSwarm:
             "from": dict(bytes_from),
             "seconds": meta.seconds + data.seconds,
             "dropped": [list(pair) for pair in (*meta.dropped, *data.dropped)],
+            **({} if feed is None else {"multicast": feed.to_json()}),
         }
+
+    async def send(
+        self, root_id: Root, session: Session, ready: Awaitable[object]
+    ) -> Mapping[str, Any]:
+        """Send a root that is here by multicast, when `ready` is done; return the receipt."""
+        share = await self._open_data(self._roots[root_id])
+        return await sending(share, session, self.url, self.upload, ready)
 
     async def fetch_meta(self, held: HeldRoot, observer: Observer) -> FetchReport:
         """Get the parts of a manifest."""
@@ -237,12 +255,14 @@ class NodeSwarm:
         phase: Phase,
         observer: Observer,
         on_stored: Callable[[int], None] = lambda _: None,
+        feed: Feed | None = None,
     ) -> FetchOptions:
         return FetchOptions(
             me=PeerInfo(name=self._name, url=self.url),
             source=_Tracker(self, root.held.root),
-            step=STEPS[phase],
+            step=STEPS[phase] if feed is None else MULTICAST_STEP,
             download=self.download,
+            feed=feed,
             observer=observer,
             on_stored=on_stored,
             now_ms=self._client.now_ms,

@@ -19,8 +19,9 @@ import aiohttp
 
 from nodectl.errors import NodectlError, SwarmStalled
 from nodectl.events import Note, NullObserver, Observer, StepProgress
-from nodectl.swarm.bitfield import Rng
+from nodectl.swarm.bitfield import Rng, bits_of
 from nodectl.swarm.core import Core
+from nodectl.swarm.feed import Brought, Feed
 from nodectl.swarm.limits import Limits
 from nodectl.swarm.model import (
     Action,
@@ -28,6 +29,7 @@ from nodectl.swarm.model import (
     Cancel,
     Drop,
     Event,
+    Expected,
     Failure,
     Finished,
     Follow,
@@ -44,7 +46,7 @@ from nodectl.swarm.model import (
 from nodectl.swarm.rate import RateLimiter
 from nodectl.swarm.share import Share
 from nodectl.swarm.statistics import FetchStatistics
-from nodectl.swarm.transfer import Good, Transfer, Wanted, check_frames, open_session
+from nodectl.swarm.transfer import Good, Transfer, Wanted, check_frames, cut_frames, open_session
 from nodectl.units import format_duration
 
 _log = logging.getLogger(__name__)
@@ -74,6 +76,7 @@ class FetchOptions:
     step: str = "fetch"  # the name of the step in progress events
     limits: Limits | None = None  # None: those of the share
     download: RateLimiter | None = None  # of all fetches together; None: by `download_rate`
+    feed: Feed | None = None  # what brings spans unasked
     observer: Observer = field(default_factory=NullObserver)
     on_stored: Callable[[int], None] = lambda _: None  # told each span that is durably here
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000  # the controller's time
@@ -164,6 +167,8 @@ class _Fetcher:
         self._bytes_from: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
         self._dropped: list[tuple[str, str]] = []
+        self._expected = 0  # set of spans that a feed will bring
+        self._fed_parts = 0  # set of spans of which a feed brought a part that is not stored yet
 
     async def run(self) -> None:
         """Fetch until all is stored."""
@@ -174,9 +179,9 @@ class _Fetcher:
             self._share.statistics = self.statistics
             self._share.on_peers = lambda peers: self._tell(PeersSeen(peers, alive=True))
             self._tell(PeersSeen(self._share.peers, alive=True))
+            feeding = self._tasks.create_task(self._take_feed(self._options.feed))
             await writer
-            clock.cancel()
-            for task in (*self._requests.values(), *self._follows.values()):
+            for task in (clock, feeding, *self._requests.values(), *self._follows.values()):
                 task.cancel()
 
     def report(self, seconds: float) -> FetchReport:
@@ -294,16 +299,14 @@ class _Fetcher:
 
     async def _request(self, peer: PeerInfo, span: int, *, urgent: bool) -> None:
         """Fetch one span from one peer, check it, queue it for the store, tell the core."""
-        while self._good_bytes > self._limits.store_queue_bytes:
-            self._good_went.clear()
-            await self._good_went.wait()
+        await self._room()
         wanted = self._share.missing_frames(span)
         refs = [self._share.task.spans[span][i] for i in wanted]
         size = sum(ref.sealed_len for ref in refs)
         reply = await self._transfer.span(peer, span, wanted, size, urgent=urgent)
         bad = False
         if reply.body:
-            bad = await self._check(peer, Wanted(span, wanted, refs), reply.body)
+            bad = await self._check(peer.name, Wanted(span, wanted, refs), reply.body)
             self._transfer.buffers.give(reply.body)
         failure = Failure.BAD if bad else reply.failure
         self._requests.pop((peer.name, span), None)
@@ -313,7 +316,13 @@ class _Fetcher:
         self._failures[failure] += 1
         self._tell(SpanFailed(peer.name, span, failure, reply.retry_after, reply.alternatives))
 
-    async def _check(self, peer: PeerInfo, wanted: Wanted, body: memoryview) -> bool:
+    async def _room(self) -> None:
+        """Wait until not too much is checked and not stored."""
+        while self._good_bytes > self._limits.store_queue_bytes:
+            self._good_went.clear()
+            await self._good_went.wait()
+
+    async def _check(self, source: str, wanted: Wanted, body: memoryview) -> bool:
         """Check frames in a thread and queue the good ones; say whether there was a bad one."""
         self._unchecked += 1
         try:
@@ -327,12 +336,47 @@ class _Fetcher:
             indexes = {wanted.indexes[place] for place in places}
             self._good.append(Good(wanted.span, frames, indexes, size))
             self._good_bytes += size
-            self._bytes_from[peer.name] += size
+            self._bytes_from[source] += size
             self._last_came = self._clock()
             self._good_came.set()
             if len(frames) == self._share.counts[wanted.span]:
                 self._share.warm(wanted.span, [frame.sealed for frame in frames])
         return bad
+
+    # --- a feed -------------------------------------------------------------------------------
+
+    async def _take_feed(self, feed: Feed | None) -> None:
+        """Take what a feed brings until it ends; peers are not asked for what it will bring."""
+        while feed is not None:
+            self._expect(feed.expected)
+            brought = await feed.more()
+            if brought is None:
+                break
+            for one in brought:
+                await self._take_brought(feed.name, one)
+        self._expect(0)
+
+    def _expect(self, spans: int) -> None:
+        self._expected = spans
+        self._tell(Expected(spans | self._fed_parts))
+
+    async def _take_brought(self, name: str, one: Brought) -> None:
+        """Check and queue what is lacking here of one span that a feed brought."""
+        await self._room()
+        lacking = self._share.missing_frames(one.span)
+        indexes = sorted(set(one.indexes) & set(lacking))
+        if not indexes:
+            return
+        refs = self._share.task.spans[one.span]
+        body = cut_frames(one.body, refs, indexes)
+        wanted = Wanted(one.span, indexes, [refs[i] for i in indexes])
+        bad = await self._check(name, wanted, body)
+        if bad:
+            self._failures[Failure.BAD] += 1
+        elif len(indexes) == len(lacking):
+            self._tell(SpanArrived(name, one.span))
+        else:
+            self._fed_parts |= 1 << one.span
 
     # --- the store ----------------------------------------------------------------------------
 
@@ -382,6 +426,9 @@ class _Fetcher:
                 self._spans += 1
                 self._options.on_stored(span)
         self._held = share.held_bytes
+        if self._fed_parts:
+            self._fed_parts &= ~bits_of(good.span for good in batch)
+            self._expect(self._expected)
         self._progress()
 
     def _progress(self) -> None:

@@ -19,6 +19,7 @@ from nodectl.swarm.model import (
     Cancel,
     Drop,
     Event,
+    Expected,
     Failure,
     Finished,
     Follow,
@@ -70,6 +71,7 @@ class Core:
         self._missing = full(len(sizes)) & ~have
         self._asked: dict[int, _Asked] = {}
         self._asked_bits = 0
+        self._expected = 0  # the set of spans that a feed is about to bring
         self._bytes_in_flight = 0
         self._circle = Circle(me, limits, rng)
         self._neighbours = self._circle.neighbours
@@ -109,6 +111,8 @@ class Core:
                 self._on_arrived(peer, span)
             case SpanFailed():
                 self._on_failed(event)
+            case Expected(spans):
+                self._expected = spans
             case Tick():
                 pass
 
@@ -318,7 +322,7 @@ class Core:
         """Ask for spans until the window is full or there is nothing to ask for."""
         window = self._window()
         least = self._least_spans()
-        while wanted := self._missing & ~self._asked_bits:
+        while wanted := self._missing & ~self._asked_bits & ~self._expected:
             enough = len(self._asked) >= least
             if enough and self._bytes_in_flight >= window:
                 return
@@ -370,7 +374,7 @@ class Core:
         """Look for more neighbours where those that are there give nothing."""
         want = self._circle.want
         self._follow_more(want)
-        if self._asked:
+        if self._asked or not self._missing & ~self._expected:
             self._starving_since = None
         elif self._starving_since is None:
             self._starving_since = self._now

@@ -95,11 +95,18 @@ class SpanFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Expected:
+    """What a feed, such as multicast, is about to bring: peers are not asked for it meanwhile."""
+
+    spans: int  # the whole set; one that is taken out without having arrived is to be asked for
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed; `Core.wake_at` says when this is wanted."""
 
 
-Event = PeersSeen | PeerGone | PeerHave | SpanArrived | SpanFailed | Tick
+Event = PeersSeen | PeerGone | PeerHave | SpanArrived | SpanFailed | Expected | Tick
 
 
 # --- what a core asks for --------------------------------------------------------------------

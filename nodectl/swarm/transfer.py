@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import aiohttp
 from yarl import URL
@@ -226,6 +227,15 @@ class Wanted:
     span: int
     indexes: Sequence[int]  # in the span, ascending
     refs: Sequence[FrameRef]  # the same frames
+
+
+def cut_frames(body: memoryview, refs: Sequence[FrameRef], indexes: Sequence[int]) -> memoryview:
+    """Return the frames `indexes` (ascending) of a span behind each other; `body` is all of it."""
+    if len(indexes) == len(refs):
+        return body
+    ends = list(accumulate(ref.sealed_len for ref in refs))
+    parts = [body[ends[i] - refs[i].sealed_len : ends[i]] for i in indexes]
+    return memoryview(b"".join(parts))
 
 
 def check_frames(
