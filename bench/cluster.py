@@ -190,8 +190,11 @@ class Cluster:
         server.process.send_signal(signal.SIGKILL)
         server.process.wait()
 
-    def join(self, hosts: Sequence[int], *, role: str = "node") -> None:
-        """Let hosts join the realm, and keep their states and the controller's."""
+    def join(
+        self, hosts: Sequence[int], *, role: str = "node", names: Mapping[int, str] | None = None
+    ) -> None:
+        """Let hosts join the realm, under their own names or others."""
+        names = names or {host: node_name(host) for host in hosts}
         if not hosts:
             return
         create = ("token", "create", "--uses", str(len(hosts)), "--role", role)
@@ -200,7 +203,7 @@ class Cluster:
         for first in range(0, len(hosts), _AT_ONCE):
             begun = [
                 _begun(self.hosts.inside(host, self.realm.words(
-                    host, "join", url, "--token", token, "--name", node_name(host)
+                    host, "join", url, "--token", token, "--name", names[host]
                 )))
                 for host in hosts[first : first + _AT_ONCE]
             ]  # fmt: skip

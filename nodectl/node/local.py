@@ -7,6 +7,7 @@ may use it; there is no other check. Strict JSON, as everywhere.
     POST /v1/limits   {"upload_rate": bytes/s or null, "download_rate": ...}; absent: as it was
 """
 
+import asyncio
 import contextlib
 import json
 import os
@@ -38,7 +39,8 @@ class _Control:
         return app
 
     async def _show(self, _request: web.Request) -> web.Response:
-        return web.json_response(self._swarm.status())
+        tasks = len(asyncio.all_tasks())  # what grows from day to day is a leak
+        return web.json_response({**self._swarm.status(), "tasks": tasks})
 
     async def _limit(self, request: web.Request) -> web.Response:
         try:

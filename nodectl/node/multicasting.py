@@ -98,7 +98,7 @@ async def gathered(client: ControlClient, job: Job, session: Session) -> int:
     rows: dict[str, WorkRow] = {}
     since = 0
     while (waited := loop.time() - began) < session.wait_s:
-        left = max(0.05, min(_LOOK_S, session.wait_s - waited, _TAKE_S - waited))
+        left = _TAKE_S - waited if waited < _TAKE_S else min(_LOOK_S, session.wait_s - waited)
         try:
             view = await client.job_events(job.job_id, since=since, wait_s=left)
         except ControllerUnreachable as exc:

@@ -208,6 +208,7 @@ class _Fetcher:
             unstored_max=self._limits.store_queue_bytes,
             limited=self._rate.waiting,
             failures=dict(self._failures),
+            expected=(self._expected & core.missing).bit_count(),
         )
 
     # --- the core -----------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from nodectl.background import background
 from nodectl.errors import NodectlError
 from nodectl.swarm.assembler import Assembler, Closed, whole_frames
 from nodectl.swarm.bitfield import bits_of
@@ -37,7 +38,7 @@ _ENDS = 3  # any one of them may be lost
 _READS = 8  # calls in one go; then others have their turn
 _CMSG_SPACE = socket.CMSG_SPACE(4)
 _UNREAD_MAX = 16 << 20  # bytes of spans that came and were not taken yet; more is let go
-_BEGIN_S = 6.0  # without a first datagram: there is no sender
+_BEGIN_S = 4.0  # without a first datagram: there is no sender
 _SILENCE_S = 2.0  # without one in between: it is gone, or the network keeps them back
 _LOOK_EVERY_S = 0.5
 _JUDGE_BYTES = 32 << 20  # came so much, and so little of it whole: it is not worth its bandwidth
@@ -137,10 +138,8 @@ async def send(
     outlet = _Outlet(session, interface, upload)
     try:
         seal = Seal(share.task.keys.current, session.session)
-        async with asyncio.TaskGroup() as tasks:
-            waiting = tasks.create_task(_say_waiting(outlet, seal))
+        async with background(_say_waiting(outlet, seal)):
             await ready
-            waiting.cancel()
         began = time.monotonic()
         await _send_spans(share, outlet, seal)
         for _ in range(_ENDS):
@@ -173,8 +172,7 @@ async def _send_spans(share: Share, outlet: _Outlet, seal: Seal) -> None:
             await queue.put(pieces)
         await queue.put(None)
 
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(read())
+    async with background(read()):
         while (pieces := await queue.get()) is not None:
             for first in range(0, len(pieces), outlet.batch):
                 await outlet.put(pieces[first : first + outlet.batch])
@@ -214,6 +212,7 @@ class MulticastFeed:
         self._news = asyncio.Event()
         self._told = (-1, False)  # position and silence that the fetch knows of
         self._came_bytes = self._whole_bytes = 0
+        self.leave: Callable[[], None] = lambda: None  # the group
         self.refused = 0  # datagrams that are none of this session
         self.let_go = 0  # spans that came while too much was unread
 
@@ -265,6 +264,7 @@ class MulticastFeed:
         if self._came_bytes >= _JUDGE_BYTES and self._whole_bytes < _WORTH * self._came_bytes:
             _log.warning("multicast: too many datagrams are lost; the swarm does the rest")
             self._over = True
+            self.leave()
 
     def to_json(self) -> dict[str, int]:
         """Return what a receipt says beside the bytes."""
@@ -366,6 +366,9 @@ async def listening(
         at = socket.inet_aton(interface or "0.0.0.0")  # noqa: S104 - any interface, to the kernel
         membership = socket.inet_aton(session.group) + at
         source.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+        feed.leave = lambda: source.setsockopt(
+            socket.IPPROTO_IP, socket.IP_DROP_MEMBERSHIP, membership
+        )
         loop.add_reader(source, feed.read, source)
         try:
             yield feed

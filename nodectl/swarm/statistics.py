@@ -30,6 +30,7 @@ class FetchStatistics:
     unstored_max: int  # bytes; then no more is asked for
     limited: int  # requests that wait for the download rate
     failures: dict[str, int]  # kind of failure: how often
+    expected: int = 0  # spans that a feed, such as multicast, will bring
 
     def wait(self) -> Wait:
         """Say what holds it up: of what applies, the first in the order of the data's way back."""
@@ -41,7 +42,7 @@ class FetchStatistics:
             return Wait.LIMIT
         if self.unchecked and 2 * self.unchecked >= self.asked:
             return Wait.CPU
-        return Wait.LINK if self.asked else Wait.PEER
+        return Wait.LINK if self.asked or self.expected else Wait.PEER
 
     def to_json(self) -> dict[str, Any]:
         """Return what machines read: whole numbers, and the word for what it waits for."""
@@ -52,6 +53,7 @@ class FetchStatistics:
             "from": dict(self.bytes_from),
             "neighbours": self.neighbours,
             "asked": self.asked,
+            "expected": self.expected,
             "unstored_bytes": self.unstored_bytes,
             "failures": dict(self.failures),
         }

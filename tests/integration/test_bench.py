@@ -99,3 +99,16 @@ def test_a_disturbed_push_is_told_beside_an_undisturbed_one(tmp_path: Path) -> N
     assert rows[0]["sealed_bytes"] > 2 << 20
     assert "one node sends wrong bytes" in table.read_text()
     assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.netns
+@pytest.mark.slow
+def test_eight_hosts_receive_one_multicast_and_one_of_them_loses_a_tenth(tmp_path: Path) -> None:
+    options = ("--nodes", "8", "--rate", "100", "--bytes", "8M", "--tool", "nodectl")
+    status, rows, story = _bench("swarm.py", *options, "--scenario", "multicast",
+                                 "--scratch", tmp_path)  # fmt: skip
+    assert status == 0, story
+    multicast = rows[1]
+    assert multicast["scenario"] == "multicast"
+    assert multicast["multicast_share"] > 0.5
+    assert list(tmp_path.iterdir()) == []
