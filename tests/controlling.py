@@ -152,6 +152,9 @@ class FakeSwarm:
         self.met.extend(peers)
         self.met_at.add(root)
 
+    def drop(self, root: Root) -> None:
+        del self.roots[root]
+
     def rekey(self, root: Root, key: bytes) -> bool:
         return self.keys.get(root) != self.keys.setdefault(root, key)
 

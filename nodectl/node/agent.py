@@ -102,6 +102,10 @@ class Swarm(Protocol):
         """Take note of peers that the tracker named."""
         ...
 
+    def drop(self, root: Root) -> None:
+        """Serve a root no more; it is not being fetched."""
+        ...
+
     def rekey(self, root: Root, key: bytes) -> bool:
         """Take note of a swarm's present key; say whether it is another one."""
         ...
@@ -133,6 +137,7 @@ class Agent:
         self._restore_argv = restore_argv
         self._pace = pace or Pace()
         self._roots: set[Root] = set()
+        self._fetching: set[Root] = set()
         self._forgotten: dict[Root, float] = {}  # loop time at which to announce it again
         self._turn = asyncio.Semaphore(1)
         self._news = asyncio.Event()  # something is worth announcing at once
@@ -193,8 +198,12 @@ class Agent:
         if assigned.work.task is Task.SEED:
             return await self._seed(assigned.job, observer)
         async with self._turn:
-            with lease(self._state.store):
-                return await self._fetch_or_restore(assigned, observer)
+            self._fetching.add(assigned.job.root)
+            try:
+                with lease(self._state.store):
+                    return await self._fetch_or_restore(assigned, observer)
+            finally:
+                self._fetching.discard(assigned.job.root)
 
     def _check_order(self, assigned: Assigned) -> None:
         """Refuse work that the controller of this realm did not order of this node, in time.
@@ -352,6 +361,7 @@ class Agent:
         now = asyncio.get_running_loop().time
         while True:
             self._news.clear()
+            self._drop_outdated()
             interval_s = _ANNOUNCE_S
             for root in [one for one in self._roots if self._forgotten.get(one, 0.0) <= now()]:
                 interval_s = min(interval_s, self._interval(root, await self._announce(root)))
@@ -360,6 +370,17 @@ class Agent:
                     await self._news.wait()
             except TimeoutError:
                 continue
+
+    def _drop_outdated(self) -> None:
+        """Serve no more what this node's state holds no more: newer generations took its place.
+
+        Else a node that runs for months would keep, and announce, each generation that ever was.
+        """
+        held = {one.root for one in self._state.held_roots()}
+        for root in self._roots - held - self._fetching:
+            self._swarm.drop(root)
+            self._roots.discard(root)
+            self._forgotten.pop(root, None)
 
     async def _announce(self, root: Root) -> Peers:
         """Announce one root and meet the peers that the tracker names, if it answers."""

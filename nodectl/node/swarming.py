@@ -160,6 +160,12 @@ class NodeSwarm:
                 known.peers[peer.node] = PeerInfo(name=peer.node, url=peer.url)
         known.peers.pop(self._name, None)
 
+    def drop(self, root: Root) -> None:
+        """Serve a root no more, and forget it; it is not being fetched."""
+        self._roots.pop(root, None)
+        for phase in Phase:
+            self.server.drop_swarm(root, phase)
+
     def rekey(self, root: Root, key: bytes) -> bool:
         """Take note of a swarm's present key; say whether it is another one."""
         known = self._roots.get(root)

@@ -126,6 +126,12 @@ class SwarmServer:
         served = _Served(share, admission, {})
         return self._served.setdefault((task.root, task.phase), served).share
 
+    def drop_swarm(self, root: Root, phase: Phase) -> None:
+        """Serve a swarm no more; requests under way are answered, the next ones get 404."""
+        served = self._served.pop((root, phase), None)
+        if served is not None:
+            served.share.close()
+
     def statistics(self) -> ServerStatistics:
         """Return what was done so far."""
         count = self._count

@@ -298,6 +298,28 @@ def test_a_root_whose_release_was_deleted_is_kept_and_announced_no_more(
     run_async(main())
 
 
+def test_what_newer_generations_replaced_is_served_no_more(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that runs for months holds in memory what its state holds, not all that ever was."""
+    monkeypatch.setattr("nodectl.node.agent._ANNOUNCE_S", 0.02)
+    blocks = [b"the root block of generation %d" % number for number in range(1, 6)]
+    roots = [Root(blake3(block).digest()) for block in blocks]
+
+    async def main() -> None:
+        async with running(lab.state) as controller, controller.operator() as operator:
+            n1 = await lab.node(controller, "n1")
+            async with n1.serving():
+                for root, block in zip(roots, blocks, strict=True):
+                    await _publish(operator, root, block)
+                    view = await operator.create_job(JobKind.FETCH, "golden", ["n1"])
+                    assert (await _end(operator, view)).state is JobState.OK
+                await _until(lambda: set(n1.swarm.roots) == set(roots[2:]))
+            assert {held.root for held in n1.state.held_roots()} == set(roots[2:])
+
+    run_async(main())
+
+
 async def _announced(client: ControlClient, name: str) -> bool:
     peers = (await client.ticket(ROOT)).peers
     return [(p.node, p.url, p.complete) for p in peers] == [

@@ -446,3 +446,25 @@ def test_each_stored_span_is_told_once() -> None:
             assert sorted(told) == list(range(200))
 
     asyncio.run(scene())
+
+
+def test_a_swarm_that_is_dropped_is_served_no_more() -> None:
+    async def run() -> None:
+        async with lab(TASK) as made:
+            seeder = await made.add("seeder", FRAMES)
+            waiting = asyncio.ensure_future(seeder.share.wait_news(seeder.share.since, 60))
+            await asyncio.sleep(0)
+            seeder.server.drop_swarm(ROOT, Phase.DATA)
+            await waiting  # who waits for news is not kept waiting
+            assert seeder.server.statistics().swarms == 0
+            target = span_target(BASE, 0, frames="", urgent=False)
+            mac = sign_request(
+                Signed("GET", target), client="n1", key=KEY, unix_ms=time.time_ns() // 10**6
+            )
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(seeder.info.url + target, headers={"Authorization": mac}) as response,
+            ):
+                assert response.status == 404
+
+    asyncio.run(run())
