@@ -267,6 +267,12 @@ class ReleaseFailed(NodectlError):
     exit_code = 56
 
 
+class LayoutUnfit(NodectlError):
+    """The layout is not for this machine: its firmware, its sectors, what is to be kept."""
+
+    exit_code = 57
+
+
 class SelfInvalid(NodectlError):
     """This nodectl.pyz is not what its hash list says."""
 

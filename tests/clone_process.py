@@ -49,7 +49,7 @@ class Stopping:
 def main() -> None:
     nodectl.cli.clone.observer_for = Stopping
     layout = parse_layout(Path(sys.argv[3]).read_text())
-    wish = CloneWish(disk=sys.argv[1], layout=layout, node_name="node07")
+    wish = CloneWish(disks=(sys.argv[1],), layout=layout, node_name="node07")
     image = StoppingImage(Path(sys.argv[2]))
     nodectl.cli.clone.run_clone(wish, image, yes=True, dry_run=False, as_json=True)
 

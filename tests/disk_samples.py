@@ -5,8 +5,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from uuid import UUID
 
-from nodectl.disk.facts import DiskContents, DiskFacts, PartitionFacts, Signature
-from nodectl.disk.model import DiskWish, Filesystem, FsType, Layout, Partition
+from nodectl.disk.facts import (
+    DiskContents,
+    DiskFacts,
+    MachineFacts,
+    PartitionFacts,
+    Signature,
+)
+from nodectl.disk.kinds import FsType
+from nodectl.disk.model import Layout
+from nodectl.disk.plan import DiskPlan, PlanWish, plan_layout
+from nodectl.disk.sizes import REST_SIZE, Size
+from nodectl.disk.volumes import DiskWish, Filesystem, Partition
 
 MIB = 1 << 20
 
@@ -75,7 +85,12 @@ def layout_of(*parts: tuple[str, FsType | None, int | None, str]) -> Layout:
         name="sample",
         disks=(DiskWish(id="d"),),
         partitions=tuple(
-            Partition(id=name, disk="d", type="swap" if kind is FsType.SWAP else "linux", size=size)
+            Partition(
+                id=name,
+                disk="d",
+                type="swap" if kind is FsType.SWAP else "linux",
+                size=REST_SIZE if size is None else Size(exact=size),
+            )
             for name, kind, size, _mount in parts
         ),
         filesystems=tuple(
@@ -90,3 +105,14 @@ def counted_uuids(seed: int = 7) -> Callable[[], UUID]:
     """Return a source of UUIDs that is the same in each run."""
     source = random.Random(seed)
     return lambda: UUID(int=source.getrandbits(128), version=4)
+
+
+def plan_of(disk: DiskFacts, layout: Layout, *, image_bytes: int = 0, seed: int = 7) -> DiskPlan:
+    """Return the plan for a layout of one disk."""
+    return plan_layout(
+        MachineFacts(disks=(disk,)),
+        layout,
+        {layout.disks[0].id: disk},
+        PlanWish(image_bytes=image_bytes),
+        counted_uuids(seed),
+    )

@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
+<<<<<<< HEAD
 from nodectl.cli.disk import plan_document, plan_text, read_layout
 from nodectl.cli.inventory import inventory_for
+=======
+from nodectl.cli.disk_plan import ask, plan_document, plan_text, read_layout, written_names
+>>>>>>> 757477c (disk: layouts of several disks with RAID, LVM, LUKS, btrfs, MBR, and what is kept)
 from nodectl.cli.progress import observer_for
 from nodectl.cli.releases import open_image
 
@@ -28,14 +32,19 @@ def register(app: typer.Typer) -> None:
 def clone(
     *,
     image: str = typer.Argument(..., help="Name of the image, or NAME@GENERATION."),
-    disk: str = typer.Option(
-        "", "--disk", help="Path or serial of the target disk; a loop device will do."
+    disk: list[str] = typer.Option(
+        [],
+        "--disk",
+        help="Path or serial of the target disk; ID=... where the layout has several disks.",
     ),
     layout: Path = typer.Option(
         None, "--layout", help="Disk layout (TOML). Without it: one ext4 root on the whole disk."
     ),
     hostname: str = typer.Option(
         "", "--hostname", help="Name of the clone. Without it: this machine's name in the realm."
+    ),
+    unmount: bool = typer.Option(
+        False, "--unmount", help="Take down mounts and swap that are in use on the disks."
     ),
     yes: bool = typer.Option(False, "--yes", help="Do not ask before the disk is overwritten."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Show the plan and stop."),
@@ -58,7 +67,8 @@ def clone(
     Status: 0 cloned and read back, 10/11/14 a path or value, 12 target full, 15/16 a program is
     missing or failed, 17 not root, 18 not confirmed, 20-29 content, 30 swarm, 40-43 realm and
     controller, 50 no such disk or several, 51 disk in use, 52 too small, 53 layout has mistakes,
-    54 disk changed since the plan, 55 read back differs, 56 not released, 130 stopped.
+    54 disk changed since the plan, 55 read back differs, 56 not released, 57 layout is not for this
+    machine, 130 stopped.
     """
     from nodectl.errors import InvalidInput
     from nodectl.ids import checked_name
@@ -71,12 +81,16 @@ def clone(
     except ValueError as exc:
         raise InvalidInput(f"--hostname: {exc}") from exc
     wish = CloneWish(
-        disk=disk,
+<<<<<<< HEAD
+        disks=tuple(disk),
         layout=wanted,
         node_name=name,
         verify=verify,
         inventory=None if dry_run else inventory_for(state, name),
         keep=not fresh_keys,
+=======
+        disks=tuple(disk), layout=wanted, node_name=name, verify=verify, unmount=unmount
+>>>>>>> 757477c (disk: layouts of several disks with RAID, LVM, LUKS, btrfs, MBR, and what is kept)
     )
     run_clone(wish, source, yes=yes, dry_run=dry_run, as_json=as_json)
 
@@ -97,19 +111,13 @@ def run_clone(
     def confirm(made: "DiskPlan") -> bool:
         if not (yes and as_json):
             print(plan_text(made), file=sys.stderr)
-        return yes or _ask(made.disk.path)
+        return yes or ask(written_names(made))
 
     with _stop_signals_raise():
         report = clone_onto_disk(
             wish, source, confirm=confirm, observer=observer_for(json_lines=as_json)
         )
     print(report_json(report) if as_json else report_text(report))
-
-
-def _ask(path: str) -> bool:
-    """Ask on the terminal; no terminal and no answer are a no."""
-    print(f"\nOverwrite {path}? Type yes: ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() == "yes"
 
 
 @contextlib.contextmanager

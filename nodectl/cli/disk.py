@@ -1,21 +1,26 @@
-"""`nodectl disklayout`: look at a layout file, and at what it would do to a disk."""
+"""`nodectl disklayout`: layouts from live machines, checked, compared, planned and applied."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
-if TYPE_CHECKING:
-    from nodectl.disk.facts import DiskFacts
-    from nodectl.disk.model import Layout
-    from nodectl.disk.plan import DiskPlan, PlannedPartition
+from nodectl.cli.disk_plan import ask, plan_document, plan_text, read_layout, written_names
+from nodectl.cli.progress import observer_for
 
 layout_app = typer.Typer(
     name="disklayout",
     no_args_is_help=True,
-    help="Check disk layouts, and show what they would do to a disk.",
+    help="Write, check, compare and apply disk layouts.",
+)
+
+_FILE = typer.Argument(..., help="The layout file (TOML).")
+_DISKS = typer.Option(
+    [], "--disk", help="Path or serial of a disk; ID=... where the layout has several."
+)
+_JSON = typer.Option(False, "--json", help="Print JSON.")
+_UNMOUNT = typer.Option(
+    False, "--unmount", help="Take down mounts and swap that are in use on the disks."
 )
 
 
@@ -25,15 +30,20 @@ def register(app: typer.Typer) -> None:
 
 
 @layout_app.command("validate")
-def validate(
-    file: Path = typer.Argument(..., help="The layout file (TOML)."),
-) -> None:
+def validate(file: Path = _FILE) -> None:
     """Check a layout file and name every mistake with its line and field.
 
     Status: 0 valid, 10 no such file, 11 not readable, 53 mistakes.
     """
     layout = read_layout(file)
-    print(f"{file}: valid, {len(layout.partitions)} partitions")
+    counts = [
+        (len(layout.used_disks), "disk"),
+        (len(layout.partitions), "partition"),
+        (len(layout.stacks) + len(layout.logical_volumes), "volume"),
+        (len(layout.filesystems), "filesystem"),
+    ]
+    words = [f"{count} {name}{'' if count == 1 else 's'}" for count, name in counts if count]
+    print(f"{file}: valid, {', '.join(words)}")
 
 
 @layout_app.command("show")
@@ -49,129 +59,143 @@ def show(
     print(format_layout(read_layout(file)), end="")
 
 
+@layout_app.command("schema")
+def schema() -> None:
+    """Print the JSON schema of layout files, for editors.
+
+    Status: 0 printed.
+    """
+    from nodectl.disk.schema import layout_schema
+
+    print(json.dumps(layout_schema(), indent=2))
+
+
 @layout_app.command("plan")
 def plan(
     file: Path = typer.Argument(None, help="The layout file; without it, the default layout."),
-    disk: str = typer.Option("", "--disk", help="Path or serial of the disk."),
+    disk: list[str] = _DISKS,
     image_bytes: str = typer.Option("0", "--image-size", help="Size of the image, as in 1.5GiB."),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    unmount: bool = _UNMOUNT,
+    as_json: bool = _JSON,
 ) -> None:
-    """Show what cloning with a layout would do to a disk. Writes nothing.
+    """Show what applying a layout would do to the disks. Writes nothing.
 
-    Status: 0 planned, 10/11 file, 14 a value, 17 not root, 50 no such disk or several, 51 in use,
-    52 too small, 53 mistakes in the layout.
+    Disks that look as the layout says already are left as they are.
+
+    Status: 0 planned, 10/11 file, 14 a value, 15/16 a program, 17 not root, 50 no such disk or
+    several, 51 in use, 52 too small, 53 mistakes in the layout, 57 not for this machine.
     """
+    from nodectl.disk.plan import PlanWish
+    from nodectl.disk.survey import look_and_plan
     from nodectl.errors import InvalidInput
-    from nodectl.node.clone import CloneWish, plan_clone
     from nodectl.units import parse_size
 
     try:
         size = parse_size(image_bytes)
     except ValueError as exc:
         raise InvalidInput(f"--image-size: {exc}") from exc
-    wish = CloneWish(disk=disk, layout=read_layout(file), node_name="node")
-    made = plan_clone(wish, size)
+    wish = PlanWish(image_bytes=size, keep_equal=True, unmount=unmount)
+    made = look_and_plan(read_layout(file), disk, wish)
     print(json.dumps(plan_document(made)) if as_json else plan_text(made))
 
 
-def read_layout(file: Path | None) -> "Layout":
-    """Return the layout in `file`, or the default one.
+@layout_app.command("apply")
+def apply(
+    file: Path = _FILE,
+    disk: list[str] = _DISKS,
+    expect: str = typer.Option(
+        "", "--expect", help="Fingerprint of the plan that was read; another one is refused."
+    ),
+    unmount: bool = _UNMOUNT,
+    yes: bool = typer.Option(False, "--yes", help="Do not ask before disks are overwritten."),
+    as_json: bool = _JSON,
+) -> None:
+    """Make disks as a layout says: release, wipe, partition, build, format, read back.
 
-    Raises:
-        PathMissing: no such file.
-        PathUnreadable: it cannot be read, or is far too large for a layout.
-        LayoutInvalid: it has mistakes.
+    Nothing is restored and nothing is mounted. Disks that look so already are left as they are.
+
+    Status: 0 done and read back, 10/11/14 file or value, 15/16 a program is missing or failed,
+    17 not root, 18 not confirmed, 50 no such disk or several, 51 in use, 52 too small, 53 mistakes
+    in the layout, 54 not the plan that was expected, 55 read back differs, 57 not for this machine,
+    130 stopped.
     """
-    from nodectl.disk.model import default_layout
-    from nodectl.disk.text import MAX_LAYOUT_BYTES, parse_layout
-    from nodectl.errors import PathMissing, PathUnreadable
+    from nodectl.node.disk_layout import apply_layout
 
-    if file is None:
-        return default_layout()
+    done = apply_layout(
+        read_layout(file),
+        disk,
+        expect=expect,
+        unmount=unmount,
+        confirm=lambda made: _confirmed(plan_text(made), written_names(made), yes=yes),
+        observer=observer_for(json_lines=as_json),
+    )
+    if as_json:
+        print(json.dumps(plan_document(done)))
+    elif done.is_empty:
+        print("the disks look as the layout says; nothing was written")
+    else:
+        print(f"{written_names(done)}: as the layout says, read back")
+
+
+def _confirmed(text: str, names: str, *, yes: bool) -> bool:
+    typer.echo(text, err=True)
+    return yes or ask(names)
+
+
+@layout_app.command("capture")
+def capture(
+    output: Path | None = typer.Option(None, "--output", help="Write to this new file."),
+    disk: list[str] = typer.Option(
+        [], "--disk", help="Path or serial of a disk to capture; without it, all that are in use."
+    ),
+) -> None:
+    """Write the layout of this machine's disks; what it cannot express it says.
+
+    The layout goes to standard output or a file, remarks to standard error.
+
+    Status: 0 written, 13 the file is there, 14 a value, 15/16 a program is missing or failed,
+    17 not root, 50 no such disk.
+    """
+    from nodectl.disk.text import format_layout
+    from nodectl.errors import AlreadyThere
+    from nodectl.node.disk_layout import capture_layout
+
+    layout, remarks = capture_layout(disk)
+    for remark in remarks:
+        typer.echo(f"not in the layout: {remark}", err=True)
+    text = format_layout(layout)
+    if output is None:
+        print(text, end="")
+        return
     try:
-        with file.open("rb") as opened:
-            data = opened.read(MAX_LAYOUT_BYTES + 1)
-        text = data.decode()
-    except FileNotFoundError as exc:
-        raise PathMissing(f"there is no layout file {file}") from exc
-    except (OSError, UnicodeDecodeError) as exc:
-        raise PathUnreadable(f"the layout file {file} cannot be read: {exc}") from exc
-    if len(data) > MAX_LAYOUT_BYTES:
-        raise PathUnreadable(f"the layout file {file} has more than {MAX_LAYOUT_BYTES} bytes")
-    return parse_layout(text, source=str(file))
+        with output.open("x") as file:
+            file.write(text)
+    except FileExistsError as exc:
+        raise AlreadyThere(f"{output} is there already", hint="name a new file") from exc
 
 
-def plan_document(made: "DiskPlan") -> dict[str, object]:
-    """Return a plan for machines."""
-    from nodectl.disk.apply import step_words
-    from nodectl.disk.commands import step_commands
+@layout_app.command("diff")
+def diff(
+    file: Path = _FILE,
+    other: Path | None = typer.Argument(
+        None, help="Another file; without it, this machine's disks."
+    ),
+    as_json: bool = _JSON,
+) -> None:
+    """Show where two layouts differ, or a layout and this machine.
 
-    destructive = set(map(id, made.destructive))
-    return {
-        "fingerprint": made.fingerprint,
-        "disk": asdict(made.disk),
-        "layout": made.layout.name,
-        "partitions": [asdict(each) for each in made.partitions],
-        "steps": [
-            {
-                "step": type(each).__name__,
-                "words": step_words(each),
-                "destructive": id(each) in destructive,
-                "commands": step_commands(each),
-            }
-            for each in made.steps
-        ],
-    }
+    Status: 0 no difference, 3 they differ, 10/11 file, 17 not root, 53 mistakes in a layout.
+    """
+    from nodectl.disk.diff import layout_differences
+    from nodectl.node.disk_layout import capture_layout
 
-
-def plan_text(made: "DiskPlan") -> str:
-    """Return a plan for people: the disk, what is on it, what is lost, what it becomes."""
-    from nodectl.units import format_size
-
-    disk = made.disk
-    words = [
-        ("disk", disk.path),
-        ("model", " ".join(filter(None, (disk.vendor, disk.model))) or "-"),
-        ("serial", disk.serial or "-"),
-        ("size", f"{format_size(disk.size)} ({disk.size} bytes)"),
-        ("backing file", disk.backing_file),
-        ("layout", made.layout.name or "-"),
-        ("fingerprint", made.fingerprint),
-    ]
-    lines = [f"{name + ':':<14}{value}" for name, value in words if value]
-    lines += ["", "On it now, and LOST when you go on:", *_now_lines(disk)]
-    lines += ["", "It becomes:"]
-    lines += [f"  {_planned_words(each)}" for each in made.partitions]
-    return "\n".join(lines)
-
-
-def _now_lines(disk: "DiskFacts") -> list[str]:
-    from nodectl.units import format_size
-
-    contents = disk.contents
-    if contents is None:
-        return ["  not looked at"]
-    lines = [
-        f"  {each.path:<18}{format_size(each.size):>9}  "
-        + (
-            ", ".join(
-                " ".join(filter(None, (found.type, found.label, found.uuid)))
-                for found in each.signatures
-            )
-            or "no known content"
-        )
-        + (f"  ({each.label})" if each.label else "")
-        for each in contents.partitions
-    ]
-    types = ", ".join(dict.fromkeys(found.type for found in contents.signatures))
-    return [f"  {disk.path}: {types}" if types else "  nothing that is known", *lines]
-
-
-def _planned_words(planned: "PlannedPartition") -> str:
-    from nodectl.units import format_size
-
-    fs = planned.filesystem
-    what = f"{fs.type} {fs.label}".rstrip() if fs else "raw"
-    place = f" at {fs.mount}" if fs and fs.mount else ""
-    kind = planned.partition.type
-    return f"{planned.path:<18}{format_size(planned.size):>9}  {what}{place}  (type {kind})"
+    first = read_layout(file)
+    second = read_layout(other) if other else capture_layout(())[0]
+    found = layout_differences(first, second)
+    if as_json:
+        print(json.dumps({"differences": found}))
+    else:
+        for line in found:
+            print(line)
+    if found:
+        raise typer.Exit(3)

@@ -1,7 +1,7 @@
-"""Makes a plan so: partitions and formats one disk, and reads back each thing that it wrote.
+"""Makes a plan so: releases, wipes, partitions, builds, formats, and reads back what it wrote.
 
-Just before the first write the disk is looked at again; a disk that is not the one that the plan
-saw stops it. Mounting is `disk/mounts.py`.
+Just before the first write all disks are looked at again; one that is not what the plan saw stops
+everything. Reading back is `disk/readback.py`, mounting is `disk/mounts.py`.
 """
 
 import contextlib
@@ -12,35 +12,37 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from nodectl.disk.commands import step_commands
+from nodectl.disk.commands import step_commands, table_script
 from nodectl.disk.facts import DiskFacts
-from nodectl.disk.model import type_guid
-from nodectl.disk.mounts import uninterrupted
-from nodectl.disk.plan import (
-    DiskPlan,
+from nodectl.disk.mounts import mounted_device, private_folder, uninterrupted
+from nodectl.disk.plan import DiskPlan
+from nodectl.disk.probe import probe_contents, probe_disks
+from nodectl.disk.readback import check_step
+from nodectl.disk.steps import (
+    CreateSubvolumes,
     ForgetPartitions,
-    FormatFilesystem,
-    MakeSwap,
+    MakeSwapFile,
     MountFilesystem,
-    PlannedPartition,
     Region,
+    Release,
     ShowPartitions,
     Step,
+    StopBcache,
+    TableEntry,
     WipeSignatures,
     WriteTable,
 )
-from nodectl.disk.probe import probe_contents, probe_disks, read_signatures, read_table
 from nodectl.errors import CommandFailed, DiskBusy, DiskChanged, ReadBackFailed
 from nodectl.events import Observer, step
 from nodectl.run import run
 
 log = logging.getLogger(__name__)
 
-# Superblocks of md 0.90 and 1.0, ZFS, LUKS, LVM and GPT lie within 1 MiB of an end.
-_WIPED_ENDS = 1 << 20
+_WIPED_ENDS = 16 << 20  # bytes, of a device that was just made
+_ZEROS_AT_ONCE = 1 << 20
 _TOOL_TIMEOUT_S = 1800.0  # mkfs discards a large flash disk as a whole
 _NODE_WAIT_S = 15.0
 _DROP_WAIT_S = 10.0
@@ -52,20 +54,24 @@ _CHANGING = frozenset({"links"})  # udev may come up with more names meanwhile
 
 
 @contextlib.contextmanager
-def locked(disk: DiskFacts) -> Iterator[None]:
-    """Hold the disk's lock, which keeps udev from probing it and other clones away.
+def locked(plan: DiskPlan) -> Iterator[None]:
+    """Hold the locks of all disks, which keep udev from probing them and other clones away.
 
     Source: systemd, "Locking Block Device Access" (BSD lock on the whole disk).
 
     Raises:
-        DiskBusy: somebody else has the lock.
+        DiskBusy: somebody else has a lock.
     """
-    fd = os.open(disk.path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        _take_lock(fd, disk)
+    with contextlib.ExitStack() as stack:
+        for disk in sorted(_written(plan), key=lambda each: each.path):
+            fd = os.open(disk.path, os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, fd)
+            _take_lock(fd, disk)
         yield
-    finally:
-        os.close(fd)
+
+
+def _written(plan: DiskPlan) -> list[DiskFacts]:
+    return [each.disk for each in plan.disks if not each.is_kept]
 
 
 def _take_lock(fd: int, disk: DiskFacts) -> None:
@@ -86,42 +92,58 @@ def _take_lock(fd: int, disk: DiskFacts) -> None:
 
 
 @contextlib.contextmanager
-def partitions_released(plan: DiskPlan) -> Iterator[None]:
-    """At the end take the partitions off a loop device again, which the kernel never would."""
+def released(plan: DiskPlan) -> Iterator[None]:
+    """At the end take down again what the plan built: volumes, arrays, partitions of loop devices.
+
+    Where the block failed, whatever of it was built goes as far as it can.
+    """
     try:
         yield
     except BaseException:
-        with contextlib.suppress(CommandFailed):  # the first failure is the one to tell
-            _release_partitions(plan)
+        _release(plan, CommandFailed)  # the first failure is the one to tell
         raise
-    _release_partitions(plan)
+    _release(plan)
 
 
-def _release_partitions(plan: DiskPlan) -> None:
-    disk = plan.disk
-    if disk.type != "loop":
-        return
+@contextlib.contextmanager
+def released_on_failure(plan: DiskPlan) -> Iterator[None]:
+    """Leave what the plan built in place, unless the block fails."""
+    try:
+        yield
+    except BaseException:
+        _release(plan, CommandFailed)
+        raise
+
+
+def _release(plan: DiskPlan, *forgiven: type[Exception]) -> None:
     with uninterrupted():
-        _drop_partitions(disk)
-        for planned in plan.partitions:  # a node that we made by hand, nobody else removes
+        for each in plan.closing:
+            with contextlib.suppress(*forgiven):
+                _run_all(each)
+        loops = [disk for disk in _written(plan) if disk.type == "loop"]
+        for disk in loops:  # the kernel never would
+            with contextlib.suppress(*forgiven):
+                _release_loop(plan, disk)
+
+
+def _release_loop(plan: DiskPlan, disk: DiskFacts) -> None:
+    _drop_partitions(disk.name, disk.path)
+    for planned in plan.partitions:  # a node that we made by hand, nobody else removes
+        if planned.disk == disk.path:
             Path(planned.path).unlink(missing_ok=True)
 
 
-def _drop_partitions(disk: DiskFacts) -> None:
-    """Let the kernel forget the disk's partitions.
+def _drop_partitions(name: str, path: str) -> None:
+    """Let the kernel forget a disk's partitions.
 
     A program that looks at all disks may keep one of them open for a moment, so this is repeated.
     """
     deadline = time.monotonic() + _DROP_WAIT_S
-    while _kernel_partitions(disk):
+    while list((_SYS / name).glob("*/partition")):
         late = time.monotonic() > deadline
-        run(["partx", "--delete", disk.path], ok=(0,) if late else (0, 1))
-        if _kernel_partitions(disk):
+        run(["partx", "--delete", path], ok=(0,) if late else (0, 1))
+        if list((_SYS / name).glob("*/partition")):
             time.sleep(_NODE_POLL_S)
-
-
-def _kernel_partitions(disk: DiskFacts) -> list[Path]:
-    return [each.parent for each in (_SYS / disk.name).glob("*/partition")]
 
 
 def check_tools(plan: DiskPlan) -> None:
@@ -130,63 +152,54 @@ def check_tools(plan: DiskPlan) -> None:
     Raises:
         ToolMissing: one is not installed; nothing was written.
     """
-    commands = (argv for each in plan.steps for argv in step_commands(each))
+    steps = (*plan.steps, *plan.closing)
+    commands = (argv for each in steps for argv in step_commands(each))
     for tool in sorted({argv[0] for argv in commands} | {"umount"}):
-        run([tool, "--help"], ok=range(128))
+        run([tool, "--help"], ok=range(256))
 
 
-def apply_plan(plan: DiskPlan, observer: Observer) -> None:
-    """Partition and format the disk; to be called with its lock held. Mounts nothing.
+def apply_plan(
+    plan: DiskPlan, observer: Observer, *, look: Callable[[], Sequence[DiskFacts]] | None = None
+) -> None:
+    """Do the steps of a plan; to be called with its locks held. Mounts nothing.
+
+    `look` returns the disks as they are now; without it, they are looked at again.
 
     Raises:
-        DiskChanged: the disk is not what the plan saw; nothing was written.
-        DiskBusy: somebody holds it now; nothing was written.
+        DiskChanged: a disk is not what the plan saw; nothing was written.
+        DiskBusy: somebody holds one now; nothing was written.
         ToolMissing: a program is not installed; nothing was written.
-        CommandFailed: a program failed; the disk is undefined, and the same plan may be repeated.
+        CommandFailed: a program failed; the disks are undefined, and the same may be repeated.
         ReadBackFailed: what was written does not read back the same.
     """
     check_tools(plan)
-    check_unchanged(plan.disk)
+    written = _written(plan)
+    now = (look or probe_disks)()
+    for disk in written:
+        check_unchanged(disk, now)
     for each in plan.steps:
-        if not isinstance(each, MountFilesystem):
-            with step(observer, step_words(each)):
-                _apply(each, plan)
-    _flush(plan.disk.path)
+        if not isinstance(each, MountFilesystem | MakeSwapFile):
+            with step(observer, each.describe()):
+                _apply(each)
+                check_step(each)
+    for disk in written:
+        _flush(disk.path)
 
 
-def step_words(each: Step) -> str:
-    """Return a step in words for progress and errors."""
-    match each:
-        case ForgetPartitions():
-            return f"drop the old partitions of {each.disk} from the kernel"
-        case WipeSignatures():
-            return f"wipe {each.device}"
-        case WriteTable():
-            return f"partition {each.disk}"
-        case ShowPartitions():
-            return f"show the partitions of {each.disk}"
-        case FormatFilesystem():
-            return f"format {each.device} as {each.type}"
-        case MakeSwap():
-            return f"format {each.device} as swap"
-        case MountFilesystem():
-            return f"mount {each.device} at {each.path}"
-
-
-def check_unchanged(seen: DiskFacts) -> None:
-    """Look at the disk again.
+def check_unchanged(seen: DiskFacts, disks: Sequence[DiskFacts]) -> None:
+    """Compare a disk with what it is among `disks`, as they are now, and look into it again.
 
     Raises:
         DiskChanged: it is gone or differs from `seen`.
         DiskBusy: it is in use now.
     """
-    now = next((disk for disk in probe_disks() if disk.device == seen.device), None)
+    now = next((disk for disk in disks if disk.device == seen.device), None)
     if now is None:
         raise _changed(seen, "it is gone")
-    if not now.uses:
-        now = probe_contents(now)
-    if now.uses:
-        what = "; ".join(use.words() for use in now.uses)
+    now = probe_contents(now)
+    more = [use for use in now.uses if use not in seen.uses]
+    if more:
+        what = "; ".join(use.words() for use in more)
         raise DiskBusy(
             f"{seen.path} came into use since the plan was made: {what}; nothing was written",
             hint="release the disk and start again",
@@ -204,112 +217,86 @@ def _changed(seen: DiskFacts, what: str) -> DiskChanged:
     )
 
 
-def _apply(each: Step, plan: DiskPlan) -> None:
+def _apply(each: Step) -> None:
     match each:
         case WipeSignatures():
-            _zero_ends(each.device, each.regions)
+            _zero(each.device, each.zeros)
             _run_all(each)
-            _check_wiped(each.device)
         case WriteTable():
-            _run_all(each, each.script.encode())
-            _check_table(plan)
+            _run_all(each, table_script(each).encode())
         case ShowPartitions():
             _run_all(each)
-            _wait_for_nodes(plan.disk, each.partitions)
-        case FormatFilesystem() | MakeSwap():
-            _run_all(each)
-            _check_formatted(each)
+            wait_for_nodes(each)
         case ForgetPartitions():
-            _drop_partitions(plan.disk)
-        case MountFilesystem():
+            _drop_partitions(Path(os.path.realpath(each.disk)).name, each.disk)
+        case StopBcache():
+            (_SYS / each.name / "bcache" / "stop").write_text("1")
+        case CreateSubvolumes():
+            _make_subvolumes(each)
+        case MountFilesystem() | MakeSwapFile():
             raise ValueError("mounting is not done here")
+        case _:
+            _run_all(each)
 
 
-def _run_all(each: Step, script: bytes | None = None) -> None:
+def _make_subvolumes(each: CreateSubvolumes) -> None:
+    with private_folder() as folder, mounted_device(each.device, folder):
+        for argv in step_commands(each):
+            target = folder / argv[-1]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            run([*argv[:-1], target], timeout=_TOOL_TIMEOUT_S)
+
+
+def _run_all(each: Step | Release, script: bytes | None = None) -> None:
     for argv in step_commands(each):
         # In "/" no bare word among the layout's mkfs options can be the name of a device.
         run(argv, input=script, timeout=_TOOL_TIMEOUT_S, cwd=Path("/"))
 
 
-def _zero_ends(device: str, regions: tuple[Region, ...]) -> None:
-    """Write zeros over the first and last MiB of each region, with nobody else on the device."""
+def _zero(device: str, regions: tuple[Region, ...]) -> None:
+    """Write zeros over the regions, or both ends, with nobody else on the device."""
     try:
         fd = os.open(device, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
     except OSError as exc:
         if exc.errno == errno.EBUSY:
-            raise DiskBusy(f"{device} came into use; nothing was written") from exc
+            raise DiskBusy(f"{device} came into use; it was not written") from exc
         raise
     try:
-        for region in regions:
-            length = min(_WIPED_ENDS, region.size)
-            _write_zeros(fd, region.start, length)
-            _write_zeros(fd, region.start + region.size - length, length)
+        for region in regions or _ends(os.lseek(fd, 0, os.SEEK_END)):
+            _write_zeros(fd, region.start, region.size)
         os.fsync(fd)
     finally:
         os.close(fd)
 
 
+def _ends(size: int) -> tuple[Region, ...]:
+    length = min(_WIPED_ENDS, size)
+    return Region(start=0, size=length), Region(start=size - length, size=length)
+
+
 def _write_zeros(fd: int, start: int, length: int) -> None:
-    zeros = memoryview(bytes(length))
-    while zeros:
-        done = os.pwrite(fd, zeros, start)
-        start += done
-        zeros = zeros[done:]
+    zeros = memoryview(bytes(_ZEROS_AT_ONCE))
+    end = start + length
+    while start < end:
+        start += os.pwrite(fd, zeros[: end - start], start)
 
 
-def _check_wiped(device: str) -> None:
-    left = read_signatures(device)
-    if left:
-        names = ", ".join(each.type for each in left)
-        raise ReadBackFailed(f"{device} still shows {names} after it was wiped")
-
-
-def _check_table(plan: DiskPlan) -> None:
-    """Compare the table on the disk with the planned one, entry by entry."""
-    table = read_table(plan.disk.path)
-    sector = int(table.get("sectorsize", plan.disk.logical_sector))
-    found = [
-        (
-            int(entry["start"]) * sector,
-            int(entry["size"]) * sector,
-            str(entry["type"]).upper(),
-            str(entry["uuid"]).upper(),
-            entry.get("name", ""),
-        )
-        for entry in table.get("partitions", [])
-    ]
-    wanted = [
-        (
-            each.start,
-            each.size,
-            type_guid(each.partition.type),
-            each.uuid,
-            each.partition.label or each.partition.id,
-        )
-        for each in plan.partitions
-    ]
-    head = (table.get("label"), str(table.get("id", "")).upper())
-    if head != ("gpt", plan.disk_uuid) or found != wanted:
-        raise ReadBackFailed(
-            f"the partition table of {plan.disk.path} reads back as {head}, {found} "
-            f"and was written as {('gpt', plan.disk_uuid)}, {wanted}"
-        )
-
-
-def _wait_for_nodes(disk: DiskFacts, partitions: tuple[PlannedPartition, ...]) -> None:
+def wait_for_nodes(shown: ShowPartitions) -> None:
     """Wait until the kernel shows each partition where it was planned, and its node is there."""
     began = time.monotonic()
-    for planned in partitions:
-        while not _is_shown(planned, make_node=time.monotonic() - began > _NO_UDEV_S):
+    for entry in shown.entries:
+        if entry.is_extended or shown.is_map:
+            continue
+        while not _is_shown(entry, make_node=time.monotonic() - began > _NO_UDEV_S):
             if time.monotonic() - began > _NODE_WAIT_S:
                 raise ReadBackFailed(
-                    f"the kernel does not show {planned.path} within {_NODE_WAIT_S:g} s",
-                    hint=f"try partx --update {disk.path} and look into dmesg",
+                    f"the kernel does not show {entry.path} within {_NODE_WAIT_S:g} s",
+                    hint=f"try partx --update {shown.disk} and look into dmesg",
                 )
             time.sleep(_NODE_POLL_S)
 
 
-def _is_shown(planned: PlannedPartition, *, make_node: bool) -> bool:
+def _is_shown(planned: TableEntry, *, make_node: bool) -> bool:
     folder = _SYS / planned.path.removeprefix("/dev/").replace("/", "!")
     try:
         start = int((folder / "start").read_text()) * 512  # sysfs counts in 512 bytes always
@@ -328,14 +315,6 @@ def _is_shown(planned: PlannedPartition, *, make_node: bool) -> bool:
             os.mknod(node, stat.S_IFBLK | 0o600, device)
         return False
     return stat.S_ISBLK(found.st_mode) and found.st_rdev == device
-
-
-def _check_formatted(each: FormatFilesystem | MakeSwap) -> None:
-    kind = "swap" if isinstance(each, MakeSwap) else str(each.type)
-    found = read_signatures(each.device)
-    wanted = (kind, each.uuid.lower(), each.label)
-    if wanted not in [(one.type, one.uuid.lower(), one.label) for one in found]:
-        raise ReadBackFailed(f"{each.device} reads back as {found}, was formatted as {wanted}")
 
 
 def _flush(path: str) -> None:

@@ -11,26 +11,32 @@ Pure. What happens to an entry of the image:
 
 from collections.abc import Iterator, Sequence
 
-from nodectl.disk.model import Filesystem, FsType
-from nodectl.disk.plan import PlannedPartition
+from nodectl.disk.kinds import EXT_TYPES, FsType
+from nodectl.disk.plan_content import PlannedFilesystem
+from nodectl.disk.volumes import Filesystem, SwapFile, mount_points
 
 _HEADER = "# Local filesystems below were written by nodectl from the disk layout."
 _DISABLED = "# nodectl: not part of the disk layout: "
 _LOCAL_SPECS = ("UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=", "/dev/")
 _MIN_FIELDS = 3
-_CHECKED_AT_BOOT = (FsType.EXT4, FsType.VFAT)
+_CHECKED_AT_BOOT = (*EXT_TYPES, FsType.VFAT)
 
 
-def merge_fstab(old: str, partitions: Sequence[PlannedPartition]) -> str:
-    """Return the fstab for the new disk, made from the image's `old` one (empty: none)."""
-    mounts = {each.filesystem.mount for each in partitions if each.filesystem}
-    kept = [line for line in (_kept(line, mounts) for line in old.splitlines()) if line is not None]
+def merge_fstab(
+    old: str, filesystems: Sequence[PlannedFilesystem], swap_files: Sequence[SwapFile] = ()
+) -> str:
+    """Return the fstab for the new disks, made from the image's `old` one (empty: none)."""
+    mounts = {point for each in filesystems for point, _, _ in mount_points(each.filesystem)}
+    files = {each.path for each in swap_files}
+    lines = (_kept(line, mounts, files) for line in old.splitlines())
+    kept = [line for line in lines if line is not None]
     while kept and not kept[-1].strip():
         kept.pop()
-    return "\n".join([*kept, _HEADER, *_new_lines(partitions)]) + "\n"
+    new = [*_new_lines(filesystems), *(_swap_line(each) for each in swap_files)]
+    return "\n".join([*kept, _HEADER, *new]) + "\n"
 
 
-def _kept(line: str, mounts: set[str]) -> str | None:
+def _kept(line: str, mounts: set[str], files: set[str]) -> str | None:
     """Return what becomes of a line; None: it goes."""
     if line == _HEADER:
         return None
@@ -41,7 +47,7 @@ def _kept(line: str, mounts: set[str]) -> str | None:
     options = set(fields[3].split(",")) if len(fields) > _MIN_FIELDS else set()
     local = spec.startswith(_LOCAL_SPECS)
     if kind == FsType.SWAP:
-        return None if local else line
+        return None if local or spec in files else line
     if (path.rstrip("/") or "/") in mounts:
         return None
     if local and not options & {"noauto", "nofail"}:
@@ -49,22 +55,30 @@ def _kept(line: str, mounts: set[str]) -> str | None:
     return line
 
 
-def _new_lines(partitions: Sequence[PlannedPartition]) -> Iterator[str]:
-    filesystems = [(each, each.filesystem) for each in partitions if each.filesystem]
-    filesystems.sort(key=lambda pair: (pair[1].mount.rstrip("/").count("/"), pair[1].mount))
-    for planned, filesystem in filesystems:
-        if filesystem.type is FsType.SWAP:
-            yield f"UUID={planned.fs_uuid} none swap sw 0 0"
-        elif filesystem.mount:
-            options = ",".join(filesystem.mount_options) or "defaults"
-            yield (
-                f"UUID={planned.fs_uuid} {filesystem.mount} {filesystem.type} {options} "
-                f"0 {_pass_number(filesystem)}"
+def _new_lines(planned: Sequence[PlannedFilesystem]) -> Iterator[str]:
+    lines = []
+    for each in planned:
+        fs = each.filesystem
+        if fs.type is FsType.SWAP:
+            options = ",".join(fs.mount_options) or "sw"
+            yield f"UUID={each.uuid} none swap {options} 0 0"
+        for point, subvolume, words in mount_points(fs):
+            options = ",".join([*words, *([f"subvol={subvolume}"] if subvolume else [])])
+            text = (
+                f"UUID={each.uuid} {point} {fs.type} {options or 'defaults'} "
+                f"0 {_pass_number(fs, point)}"
             )
+            lines.append((point.rstrip("/").count("/"), point, text))
+    yield from (text for _, _, text in sorted(lines))
 
 
-def _pass_number(filesystem: Filesystem) -> int:
+def _swap_line(file: SwapFile) -> str:
+    options = "sw" if file.priority is None else f"sw,pri={file.priority}"
+    return f"{file.path} none swap {options} 0 0"
+
+
+def _pass_number(filesystem: Filesystem, point: str) -> int:
     """Return fsck's order: root first, then the others; xfs and btrfs check themselves."""
     if filesystem.type not in _CHECKED_AT_BOOT:
         return 0
-    return 1 if filesystem.mount == "/" else 2
+    return 1 if point == "/" else 2

@@ -6,21 +6,23 @@ and removes it, and nothing else.
 """
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
 import signal
+import struct
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import FrameType
 
 from nodectl.disk.commands import step_commands
-from nodectl.disk.plan import MountFilesystem
 from nodectl.disk.probe import parse_mounts
-from nodectl.errors import CommandFailed, ReleaseFailed
+from nodectl.disk.steps import MakeSwapFile, MountFilesystem
+from nodectl.errors import CommandFailed, NoSpace, ReleaseFailed
 from nodectl.fsio import folder_beneath, make_private_folder
 from nodectl.run import run
 
@@ -32,6 +34,8 @@ _LOCK = ".lock"
 _UNMOUNT_TRIES = 20
 _UNMOUNT_PAUSE_S = 0.25
 _UNMOUNT_TIMEOUT_S = 900.0  # a slow disk writes back what the page cache holds
+_SET_FLAGS = 0x40086602
+_NO_COW = 0x00800000
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -101,6 +105,61 @@ def mounted(
         # Looks at what is mounted, so that a mount cut off by Ctrl-C is released too.
         with uninterrupted():
             unmount_beneath(folder)
+
+
+@contextlib.contextmanager
+def mounted_device(device: str, folder: Path) -> Iterator[Path]:
+    """Mount one device at `folder` and yield it."""
+    try:
+        run(["mount", device, folder])
+        yield folder
+    finally:
+        with uninterrupted():
+            unmount_beneath(folder)
+
+
+def make_swap_files(steps: Sequence[MakeSwapFile], folder: Path) -> None:
+    """Make swap files beneath the mounted root; their folders are made and are never links.
+
+    Raises:
+        CommandFailed: mkswap failed, or there is no room (NoSpace).
+    """
+    root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for step in steps:
+            place = PurePosixPath(step.path.strip("/"))
+            with folder_beneath(root, str(place.parent), make=True) as parent:
+                _make_swap_file(step, parent, place.name, folder / place)
+    finally:
+        os.close(root)
+
+
+def _make_swap_file(step: MakeSwapFile, parent: int, name: str, path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=parent)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(name, flags, 0o600, dir_fd=parent)
+    try:
+        _forbid_copy_on_write(fd)
+        os.posix_fallocate(fd, 0, step.size)
+        os.fsync(fd)
+    except OSError as exc:
+        if exc.errno == errno.ENOSPC:
+            raise NoSpace(f"there is no room for the swap file {step.path}") from exc
+        raise
+    finally:
+        os.close(fd)
+    for argv in step_commands(step):
+        run([*argv[:-1], path])
+
+
+def _forbid_copy_on_write(fd: int) -> None:
+    """Set the flag that btrfs needs for a swap file; other filesystems do not know it.
+
+    Source: btrfs(5), "SWAPFILE SUPPORT"; FS_IOC_SETFLAGS and FS_NOCOW_FL of linux/fs.h.
+    """
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(fd, _SET_FLAGS, struct.pack("l", _NO_COW))
 
 
 def _mount(step: MountFilesystem, folder: Path, *, read_only: bool) -> None:

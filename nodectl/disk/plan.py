@@ -1,389 +1,311 @@
 """From facts and a layout to a plan: what will be written where, as values. Pure.
 
-A plan is a tuple of steps. Those that destroy data are types of their own (`Destructive`), so that
-they can be listed before anybody is asked. UUIDs come in as an argument. `disk/apply.py` does it.
+A plan is a tuple of steps (`disk/steps.py`). UUIDs come in as an argument. Disks that share an
+array or volume group are planned together; such a set of disks that already looks as the layout
+says may be left as it is. `disk/apply.py` does it.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from uuid import UUID
 
-from nodectl.disk.facts import DiskFacts, is_match
-from nodectl.disk.model import (
-    ALIGNMENT,
-    MIN_FS_BYTES,
-    DiskMatch,
-    Filesystem,
-    FsType,
-    Layout,
-    Partition,
-    type_guid,
+from nodectl.disk.compare import Found, find_existing
+from nodectl.disk.facts import DiskFacts, MachineFacts
+from nodectl.disk.kinds import TableKind
+from nodectl.disk.model import Layout
+from nodectl.disk.placing import Placed, kept_partitions, place
+from nodectl.disk.plan_content import (
+    PlannedFilesystem,
+    check_room,
+    format_steps,
+    mount_steps,
+    plan_filesystems,
 )
-from nodectl.errors import DiskBusy, DiskMissing, DiskTooSmall
-from nodectl.units import format_size
+from nodectl.disk.plan_stack import PhysicalVolume, PlannedVolume, StackPlan, plan_stack
+from nodectl.disk.plan_table import PlannedPartition, plan_partitions, seal_steps, table_steps
+from nodectl.disk.release import plan_release
+from nodectl.disk.steps import (
+    DESTRUCTIVE,
+    DeactivateGroup,
+    Destructive,
+    MakeSwapFile,
+    MountFilesystem,
+    Release,
+    RemoveMapping,
+    Step,
+    StopArray,
+)
+from nodectl.errors import LayoutUnfit
 
-_GPT_ENTRIES_BYTES = 128 * 128  # UEFI specification 2.10 section 5.3.1: entries, each end
 _FINGERPRINT_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Region:
-    """A part of a disk, in bytes."""
+class PlanWish:
+    """What is asked beside the layout."""
 
-    start: int
-    size: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForgetPartitions:
-    """The kernel drops the partitions it knows of; nothing on the disk changes."""
-
-    disk: str
+    image_bytes: int = 0  # plain size of what will be restored
+    keep_equal: bool = False  # disks that already look so are not made anew
+    unmount: bool = False  # mounts and swap in use may be taken down
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WipeSignatures:
-    """Zero both ends of each region of a device, then erase the magic numbers that are left."""
+class PlannedDisk:
+    """A disk of the plan."""
 
-    device: str
-    regions: tuple[Region, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WriteTable:
-    """Write a new partition table; `script` is in the language of sfdisk(8)."""
-
-    disk: str
-    script: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShowPartitions:
-    """The kernel learns the new partitions; each gets its node under /dev."""
-
-    disk: str
-    partitions: tuple["PlannedPartition", ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FormatFilesystem:
-    """Make a filesystem."""
-
-    device: str
-    type: FsType
-    uuid: str
-    label: str
-    options: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MakeSwap:
-    """Make a swap area."""
-
-    device: str
-    uuid: str
-    label: str
-    options: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MountFilesystem:
-    """Mount a filesystem beneath the private folder of the clone."""
-
-    device: str
-    path: str  # in the target system
-    type: FsType
-    options: tuple[str, ...]
-
-
-Destructive = WipeSignatures | WriteTable | FormatFilesystem | MakeSwap
-Step = ForgetPartitions | ShowPartitions | MountFilesystem | Destructive
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedPartition:
-    """A partition as it will be."""
-
-    partition: Partition
-    number: int
-    path: str  # /dev/sda1, /dev/nvme0n1p1, /dev/loop0p1
-    start: int  # bytes
-    size: int  # bytes
-    uuid: str
-    filesystem: Filesystem | None
-    fs_uuid: str  # as blkid writes it; empty without filesystem
+    id: str  # in the layout
+    disk: DiskFacts
+    uuid: str  # of its table, empty without one
+    is_kept: bool  # it looks as wished: nothing is written to it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskPlan:
-    """Everything that will happen to one disk."""
+    """Everything that will happen to the disks of a layout."""
 
-    disk: DiskFacts
     layout: Layout
-    disk_uuid: str
+    disks: tuple[PlannedDisk, ...]
     partitions: tuple[PlannedPartition, ...]
+    volumes: tuple[PlannedVolume, ...]  # arrays, logical and encrypted volumes, as far as made
+    physical: tuple[PhysicalVolume, ...]
+    filesystems: tuple[PlannedFilesystem, ...]
     steps: tuple[Step, ...]
-    fingerprint: str  # of facts and layout; the same disk and wish have the same one
+    fingerprint: str  # of facts and layout; the same machine and wish have the same one
+
+    @property
+    def disk(self) -> DiskFacts:
+        """The first disk that the root stands on, or the first of all."""
+        roots = [fs.volume for fs in self.layout.filesystems if "/" in _points(fs.mount, fs)]
+        below = self.layout.disks_below(roots[0]) if roots else frozenset()
+        return next((each.disk for each in self.disks if each.id in below), self.disks[0].disk)
 
     @property
     def destructive(self) -> tuple[Destructive, ...]:
         """The steps that destroy data."""
-        return tuple(step for step in self.steps if isinstance(step, Destructive))
+        return tuple(step for step in self.steps if isinstance(step, DESTRUCTIVE))
+
+    @property
+    def is_empty(self) -> bool:
+        """Say whether the disks look so already, and nothing is to be done."""
+        return all(isinstance(step, MountFilesystem | MakeSwapFile) for step in self.steps)
 
     @property
     def mounts(self) -> tuple[MountFilesystem, ...]:
         """What to mount, parents first."""
         return tuple(step for step in self.steps if isinstance(step, MountFilesystem))
 
+    @property
+    def swap_files(self) -> tuple[MakeSwapFile, ...]:
+        """The swap files to make once everything is mounted."""
+        return tuple(step for step in self.steps if isinstance(step, MakeSwapFile))
 
-def choose_disk(disks: Sequence[DiskFacts], wishes: Sequence[DiskMatch]) -> DiskFacts:
-    """Return the one disk that every non-empty wish describes, if it may be written.
-
-    Raises:
-        DiskMissing: no disk is named, none matches, or more than one does.
-        DiskBusy: something holds it.
-    """
-    asked = [wish for wish in wishes if not wish.is_empty]
-    if not asked:
-        raise DiskMissing(
-            "no disk is named",
-            hint="name it with --disk /dev/... (or its serial), or by match in the layout",
-        )
-    found = [disk for disk in disks if all(is_match(disk, wish) for wish in asked)]
-    words = " and ".join(_match_words(wish) for wish in asked)
-    here = "; ".join(disk_words(disk) for disk in disks) or "none"
-    if not found:
-        raise DiskMissing(f"no disk has {words}", hint=f"the disks here: {here}")
-    if len(found) > 1:
-        names = "; ".join(disk_words(disk) for disk in found)
-        raise DiskMissing(
-            f"{len(found)} disks have {words}: {names}", hint="name one of them by its path"
-        )
-    _refuse_busy(found[0])
-    return found[0]
+    @property
+    def closing(self) -> tuple[Release, ...]:
+        """The steps that take down again what this plan builds, the last first."""
+        return tuple(reversed(_closing(self)))
 
 
-def _refuse_busy(disk: DiskFacts) -> None:
-    if disk.uses:
-        what = "; ".join(use.words() for use in disk.uses)
-        raise DiskBusy(
-            f"{disk.path} is in use: {what}; nothing was written",
-            hint="name another disk, or release this one first",
-        )
+def _points(mount: str, fs: object) -> set[str]:
+    return {mount, *(each.mount for each in getattr(fs, "subvolumes", ()))}
 
 
-def _match_words(wish: DiskMatch) -> str:
-    names = ("path", "serial", "wwn", "model", "vendor", "transport")
-    words = [f"{name} {getattr(wish, name)}" for name in names if getattr(wish, name)]
-    words += [f"size {each.compare} {format_size(each.size)}" for each in wish.size]
-    return ", ".join(words)
+def _closing(plan: DiskPlan) -> list[Release]:
+    names = {group.id: group.group_name for group in plan.layout.groups}
+    groups = {names[lv.group] for lv in plan.layout.logical_volumes}
+    steps: list[Release] = []
+    for volume in plan.volumes:
+        group = volume.device.split("/")[2]
+        if volume.kind == "luks":
+            name = volume.device.rpartition("/")[2]
+            steps.append(RemoveMapping(name=name, what=volume.device))
+        elif volume.device.startswith("/dev/md/"):
+            steps.append(StopArray(device=volume.device, what=volume.device))
+        elif group in groups and DeactivateGroup(name=group) not in steps:
+            steps.append(DeactivateGroup(name=group))
+    return steps
 
 
-def disk_words(disk: DiskFacts) -> str:
-    """Return a disk in a few words: path, model, serial, size."""
-    parts = [disk.path, disk.model or disk.backing_file]
-    parts += [f"serial {disk.serial}"] if disk.serial else []
-    return ", ".join([part for part in parts if part] + [format_size(disk.size)])
-
-
-def plan_disk(
-    disk: DiskFacts, layout: Layout, *, image_bytes: int, new_uuid: Callable[[], UUID]
+def plan_layout(
+    machine: MachineFacts,
+    layout: Layout,
+    chosen: Mapping[str, DiskFacts],
+    wish: PlanWish,
+    new_uuid: Callable[[], UUID],
 ) -> DiskPlan:
-    """Plan `layout` onto `disk`, whose contents were looked at.
-
-    `image_bytes` is the plain size of what will be restored onto it.
+    """Plan `layout` onto the disks `chosen` for it, whose contents were looked at.
 
     Raises:
-        DiskBusy: something holds the disk.
+        DiskBusy: something holds a disk that may not be taken down.
         DiskTooSmall: the layout or the image does not fit.
+        LayoutUnfit: firmware, sectors, or what is to be kept are not as the layout says.
     """
-    _refuse_busy(disk)
-    if disk.contents is None:
-        raise ValueError("the contents of the disk were not looked at")
-    partitions = _place(disk, layout, new_uuid)
-    _check_filesystems_fit(disk, partitions)
-    _check_image_fits(disk, partitions, image_bytes)
-    disk_uuid = str(new_uuid()).upper()
+    check_firmware(machine, layout)
+    if not wish.keep_equal:  # before anything else: whose disk it is matters most
+        plan_release(machine, list(chosen.values()), unmount=wish.unmount)
+    if any(disk.contents is None for disk in chosen.values()):
+        raise ValueError("the contents of a disk were not looked at")
+    placed = {each.id: _placed(layout, each.id, chosen[each.id]) for each in layout.used_disks}
+    kept = _kept_sets(machine, layout, chosen, placed, wish)
+    found = _joined(kept)
+    written = {
+        name: disk for name, disk in chosen.items() if not any(name in ids for ids, _ in kept)
+    }
+    releases = plan_release(machine, list(written.values()), unmount=wish.unmount)
+    disks = _planned_disks(layout, chosen, written, placed, new_uuid)
+    uuids = {each.id: each.uuid for each in disks}
+    partitions = plan_partitions(layout, chosen, placed, found, new_uuid)
+    stack = _ground(machine, layout, chosen, partitions, found)
+    touched = {each.id for each in layout.stacks if layout.disks_below(each.id) & set(written)}
+    plan_stack(layout, touched, stack, new_uuid)
+    filesystems = plan_filesystems(layout, chosen, placed, stack, found, new_uuid)
+    sectors = max(disk.logical_sector for disk in chosen.values())
+    check_room(layout, filesystems, wish.image_bytes, sector=sectors)
+    steps = (
+        *releases,
+        *table_steps(layout, written, placed, partitions, uuids),
+        *stack.steps,
+        *(step for each in filesystems for step in format_steps(each)),
+        *seal_steps(layout, written, uuids),
+        *mount_steps(layout, filesystems, new_uuid),
+    )
     return DiskPlan(
-        disk=disk,
         layout=layout,
-        disk_uuid=disk_uuid,
+        disks=disks,
         partitions=partitions,
-        steps=_steps(disk, disk_uuid, partitions),
-        fingerprint=_fingerprint(disk, layout),
+        volumes=tuple(stack.volumes),
+        physical=tuple(stack.physical),
+        filesystems=filesystems,
+        steps=steps,
+        fingerprint=_fingerprint(chosen, layout, wish),
     )
 
 
-def usable_region(disk: DiskFacts) -> Region:
-    """Return the aligned part of the disk that partitions may fill, between both GPTs."""
-    sector = disk.logical_sector
-    entries = -(-_GPT_ENTRIES_BYTES // sector) * sector
-    end = (disk.size - entries - sector) // ALIGNMENT * ALIGNMENT
-    return Region(start=ALIGNMENT, size=max(end - ALIGNMENT, 0))
+def _ground(
+    machine: MachineFacts,
+    layout: Layout,
+    chosen: Mapping[str, DiskFacts],
+    partitions: Sequence[PlannedPartition],
+    found: Found,
+) -> StackPlan:
+    """Return the devices that the rest is built on: what is there, partitions, whole disks."""
+    stack = StackPlan(devices=dict(found.devices), sizes=_known_sizes(machine, found))
+    for part in partitions:
+        stack.devices[part.partition.id] = part.path
+        stack.sizes[part.partition.id] = part.size
+    for each in layout.used_disks:
+        if each.table is TableKind.NONE:
+            stack.devices[each.id] = chosen[each.id].path
+            stack.sizes[each.id] = chosen[each.id].size
+    return stack
 
 
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
+def check_firmware(machine: MachineFacts, layout: Layout) -> None:
+    """Refuse a layout for another firmware than the machine was booted with.
 
-
-def _place(
-    disk: DiskFacts, layout: Layout, new_uuid: Callable[[], UUID]
-) -> tuple[PlannedPartition, ...]:
-    """Give each partition its start and size: aligned, disjoint, in the order of the layout."""
-    usable = usable_region(disk)
-    fixed = sum(_aligned(each.size) for each in layout.partitions if each.size is not None)
-    has_rest = any(each.size is None for each in layout.partitions)
-    needed = fixed + (ALIGNMENT if has_rest else 0)
-    if needed > usable.size:
-        raise DiskTooSmall(
-            f"{disk.path} has room for {_exact(usable.size)} of partitions, "
-            f"the layout needs {_exact(needed)}; nothing was written",
-            hint="use a larger disk or smaller sizes in the layout",
-        )
-    placed = []
-    start = usable.start
-    for number, partition in enumerate(layout.partitions, start=1):
-        size = usable.size - fixed if partition.size is None else _aligned(partition.size)
-        filesystem = layout.filesystem_on(partition)
-        planned = PlannedPartition(
-            partition=partition,
-            number=number,
-            path=partition_path(disk.path, number),
-            start=start,
-            size=size,
-            uuid=str(new_uuid()).upper(),
-            filesystem=filesystem,
-            fs_uuid=_fs_uuid(filesystem, new_uuid),
-        )
-        placed.append(planned)
-        start += size
-    return tuple(placed)
-
-
-def _exact(size: int) -> str:
-    return f"{format_size(size)} ({size} bytes)"
-
-
-def partition_path(disk: str, number: int) -> str:
-    """Return the node of a partition: sda1, but nvme0n1p1, loop0p1, mmcblk0p1.
-
-    Source: Linux block/partitions/core.c, "p" stands between when the name ends with a digit.
+    Raises:
+        LayoutUnfit: they differ.
     """
-    return f"{disk}p{number}" if disk[-1].isdigit() else f"{disk}{number}"
+    if layout.firmware and machine.firmware and layout.firmware != machine.firmware:
+        raise LayoutUnfit(
+            f"the layout is for {layout.firmware}, this machine was booted with "
+            f"{machine.firmware}; nothing was written",
+            hint=f"boot it with {layout.firmware}, or use a layout for {machine.firmware}",
+        )
 
 
-def _fs_uuid(filesystem: Filesystem | None, new_uuid: Callable[[], UUID]) -> str:
-    if filesystem is None:
-        return ""
-    uuid = new_uuid()
-    if filesystem.type is FsType.VFAT:
-        digits = uuid.hex[:8].upper()
-        return f"{digits[:4]}-{digits[4:]}"
-    return str(uuid)
+def _placed(layout: Layout, name: str, disk: DiskFacts) -> tuple[Placed, ...]:
+    wish = next(each for each in layout.disks if each.id == name)
+    partitions = layout.partitions_of(name)
+    return place(disk, wish, partitions, kept_partitions(disk, partitions))
 
 
-def _check_filesystems_fit(disk: DiskFacts, partitions: Sequence[PlannedPartition]) -> None:
-    for planned in partitions:
-        filesystem = planned.filesystem
-        if filesystem and planned.size < MIN_FS_BYTES[filesystem.type]:
-            raise DiskTooSmall(
-                f"on {disk.path} only {_exact(planned.size)} are left for partition "
-                f"{planned.partition.id}, {filesystem.type} needs "
-                f"{_exact(MIN_FS_BYTES[filesystem.type])}; nothing was written",
-                hint="use a larger disk or smaller sizes in the layout",
+def _kept_sets(
+    machine: MachineFacts,
+    layout: Layout,
+    chosen: Mapping[str, DiskFacts],
+    placed: Mapping[str, Sequence[Placed]],
+    wish: PlanWish,
+) -> list[tuple[frozenset[str], Found]]:
+    """Return the sets of disks that look as wished already, with what stands there."""
+    if not wish.keep_equal:
+        return []
+    kept = []
+    for ids in disk_sets(layout):
+        here = {name: chosen[name] for name in ids}
+        found = find_existing(layout, machine, here, placed)
+        if found:
+            kept.append((ids, found))
+    return kept
+
+
+def disk_sets(layout: Layout) -> list[frozenset[str]]:
+    """Return the layout's disks in sets: two that carry one array or group are in the same."""
+    sets = [frozenset({disk.id}) for disk in layout.used_disks]
+    for each in layout.stacks:
+        below = layout.disks_below(each.id)
+        touched = [one for one in sets if one & below]
+        sets = [one for one in sets if not one & below]
+        if touched:
+            sets.append(frozenset().union(*touched))
+    return sets
+
+
+def _joined(kept: Sequence[tuple[frozenset[str], Found]]) -> Found:
+    found = Found(devices={}, uuids={})
+    for _, each in kept:
+        found.devices.update(each.devices)
+        found.uuids.update(each.uuids)
+    return found
+
+
+def _known_sizes(machine: MachineFacts, found: Found) -> dict[str, int]:
+    sizes = {}
+    for name, device in found.devices.items():
+        volume = machine.volume_at(device)
+        if volume:
+            sizes[name] = volume.size
+    return sizes
+
+
+def _planned_disks(
+    layout: Layout,
+    chosen: Mapping[str, DiskFacts],
+    written: Mapping[str, DiskFacts],
+    placed: Mapping[str, Sequence[Placed]],
+    new_uuid: Callable[[], UUID],
+) -> tuple[PlannedDisk, ...]:
+    planned = []
+    for wish in layout.used_disks:
+        disk = chosen[wish.id]
+        old = disk.contents.table_uuid if disk.contents else ""
+        stays = wish.id not in written or any(each.kept for each in placed[wish.id])
+        uuid = str(new_uuid()).upper()
+        if wish.table is TableKind.MBR:
+            uuid = f"0x{uuid[:8].lower()}"
+        if wish.table is TableKind.NONE:
+            uuid = ""
+        planned.append(
+            PlannedDisk(
+                id=wish.id,
+                disk=disk,
+                uuid=old if stays else uuid,
+                is_kept=wish.id not in written,
             )
-
-
-def _check_image_fits(
-    disk: DiskFacts, partitions: Sequence[PlannedPartition], image_bytes: int
-) -> None:
-    """Refuse what cannot fit: file data alone larger than all filesystems that are mounted.
-
-    A lower bound on purpose: the filesystems' own needs are only estimated (2 %), so that nothing
-    that fits is refused; what is fuller than this is met as a full disk while restoring.
-    """
-    mounted = sum(each.size for each in partitions if each.filesystem and each.filesystem.mount)
-    room = mounted - mounted // 50
-    if image_bytes > room:
-        raise DiskTooSmall(
-            f"the image holds {_exact(image_bytes)}, the filesystems of the layout on {disk.path} "
-            f"have room for about {_exact(room)}; nothing was written",
-            hint="use a larger disk or another layout",
         )
+    return tuple(planned)
 
 
-def _steps(
-    disk: DiskFacts, disk_uuid: str, partitions: tuple[PlannedPartition, ...]
-) -> tuple[Step, ...]:
-    old = disk.contents.partitions if disk.contents else ()
-    spans = [(0, disk.size), *((each.start, each.size) for each in old)]
-    spans += [(each.start, each.size) for each in partitions]
-    regions = tuple(
-        Region(start=start, size=min(size, disk.size - start))
-        for start, size in sorted(set(spans))
-        if 0 <= start < disk.size and size > 0
+def _fingerprint(chosen: Mapping[str, DiskFacts], layout: Layout, wish: PlanWish) -> str:
+    """Return hexadecimal digits that change whenever a disk or the wish does."""
+    facts = {name: asdict(disk) for name, disk in chosen.items()}
+    parts = asdict(layout)
+    document = json.dumps(
+        [facts, parts, wish.keep_equal, wish.unmount], sort_keys=True, default=_plain
     )
-    mounts = [step for each in partitions for step in _mount_step(each)]
-    return (
-        *([ForgetPartitions(disk=disk.path)] if disk.nodes else []),
-        WipeSignatures(device=disk.path, regions=regions),
-        WriteTable(disk=disk.path, script=_table_script(disk, disk_uuid, partitions)),
-        ShowPartitions(disk=disk.path, partitions=partitions),
-        *(WipeSignatures(device=each.path, regions=()) for each in partitions),
-        *(step for each in partitions for step in _format_step(each)),
-        *sorted(mounts, key=lambda step: (step.path.rstrip("/").count("/"), step.path)),
-    )
-
-
-def _format_step(planned: PlannedPartition) -> tuple[Step, ...]:
-    fs = planned.filesystem
-    if fs is None:
-        return ()
-    if fs.type is FsType.SWAP:
-        return (
-            MakeSwap(
-                device=planned.path, uuid=planned.fs_uuid, label=fs.label, options=fs.mkfs_options
-            ),
-        )
-    return (
-        FormatFilesystem(
-            device=planned.path,
-            type=fs.type,
-            uuid=planned.fs_uuid,
-            label=fs.label.upper() if fs.type is FsType.VFAT else fs.label,
-            options=fs.mkfs_options,
-        ),
-    )
-
-
-def _mount_step(planned: PlannedPartition) -> tuple[MountFilesystem, ...]:
-    fs = planned.filesystem
-    if fs is None or not fs.mount:
-        return ()
-    return (
-        MountFilesystem(device=planned.path, path=fs.mount, type=fs.type, options=fs.mount_options),
-    )
-
-
-def _table_script(disk: DiskFacts, disk_uuid: str, partitions: Sequence[PlannedPartition]) -> str:
-    """Return the input of sfdisk; starts and sizes in logical sectors."""
-    sector = disk.logical_sector
-    lines = ["label: gpt", f"label-id: {disk_uuid}", "unit: sectors", ""]
-    for each in partitions:
-        fields = (
-            f"start={each.start // sector}",
-            f"size={each.size // sector}",
-            f"type={type_guid(each.partition.type)}",
-            f"uuid={each.uuid}",
-            f'name="{each.partition.label or each.partition.id}"',
-        )
-        lines.append(", ".join(fields))
-    return "\n".join(lines) + "\n"
-
-
-def _fingerprint(disk: DiskFacts, layout: Layout) -> str:
-    """Return hexadecimal digits that change whenever the disk or the wish does."""
-    document = json.dumps([asdict(disk), asdict(layout)], sort_keys=True, default=str)
     return hashlib.sha256(document.encode()).hexdigest()[:_FINGERPRINT_DIGITS]
+
+
+def _plain(value: object) -> object:
+    return sorted(value) if isinstance(value, frozenset) else str(value)

@@ -10,58 +10,59 @@ import json
 import os
 import re
 import stat
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nodectl.disk.facts import DiskContents, DiskFacts, PartitionFacts, Signature, Use, UseKind
-from nodectl.disk.model import DiskMatch
+from nodectl.disk.facts import (
+    BlockNode,
+    DiskContents,
+    DiskFacts,
+    MachineFacts,
+    MountEntry,
+    PartitionFacts,
+    Signature,
+    Use,
+    UseKind,
+)
+from nodectl.disk.volumes import DiskMatch
 from nodectl.errors import DiskMissing, PathUnreadable
 from nodectl.run import run
 
 _SYS = Path("/sys/class/block")
-_COLUMNS = "NAME,KNAME,MAJ:MIN,TYPE,SIZE,RO,RM,SERIAL,WWN,MODEL,VENDOR,TRAN,LOG-SEC,PHY-SEC"
-_DISK_TYPES = ("disk", "loop")
+_EFI = Path("/sys/firmware/efi")
+_COLUMNS = (
+    "NAME,KNAME,MAJ:MIN,TYPE,SIZE,RO,RM,SERIAL,WWN,MODEL,VENDOR,TRAN,LOG-SEC,PHY-SEC,ROTA,HCTL"
+)
+_DISK_TYPES = ("disk", "loop", "mpath")
 _NO_DISKS = ("zram", "ram", "fd", "sr")  # kernel names that are never a target
 _SYSTEM_MOUNTS = ("/", "/usr", "/boot", "/boot/efi", "/efi")
 _TABLES = ("gpt", "dos", "PMBR", "sgi", "sun", "mac", "bsd")
 _BLKID_NOTHING, _BLKID_AMBIVALENT = 2, 8  # blkid(8), "Exit status"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockNode:
-    """A block device as sysfs shows it."""
+def probe_machine() -> MachineFacts:
+    """Return every whole disk and attached loop device, who holds them, and the firmware.
 
-    name: str
-    device: str  # "major:minor"
-    parent: str = ""  # of a partition: its disk
-    holders: tuple[str, ...] = ()  # kernel names of what is built on it
-    words: str = ""  # for people: "vg0-root (LVM)"
-    sequence: int = 0
-    backing_file: str = ""
-    serial: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MountEntry:
-    """A line of mountinfo."""
-
-    device: str  # "major:minor"; major 0 for btrfs and what has no device
-    target: str
-    source: str
+    What stands on them is not looked at.
+    """
+    lsblk = run(["lsblk", "--json", "--bytes", "--output", _COLUMNS])
+    blocks = _read_blocks()
+    mounts = parse_mounts(Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape"))
+    swaps = parse_swaps(Path("/proc/swaps").read_text("utf-8", "surrogateescape"))
+    return MachineFacts(
+        disks=parse_disks(json.loads(lsblk.stdout or b"{}"), blocks, mounts, swaps, _read_links()),
+        blocks=blocks,
+        mounts=mounts,
+        swaps=swaps,
+        firmware="uefi" if _EFI.is_dir() else "bios",
+    )
 
 
 def probe_disks() -> tuple[DiskFacts, ...]:
     """Return every whole disk and attached loop device; what stands on them is not looked at."""
-    lsblk = run(["lsblk", "--json", "--bytes", "--nodeps", "--output", _COLUMNS])
-    return parse_disks(
-        json.loads(lsblk.stdout or b"{}"),
-        _read_blocks(),
-        parse_mounts(Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")),
-        parse_swaps(Path("/proc/swaps").read_text("utf-8", "surrogateescape")),
-        _read_links(),
-    )
+    return probe_machine().disks
 
 
 def probe_contents(disk: DiskFacts) -> DiskFacts:
@@ -70,7 +71,7 @@ def probe_contents(disk: DiskFacts) -> DiskFacts:
     Raises:
         PathUnreadable: it cannot be opened.
     """
-    if _is_claimed(disk.path):
+    if not disk.uses and _is_claimed(disk.path):
         use = Use(kind=UseKind.CLAIMED, device=disk.path, detail="")
         return replace(disk, uses=(*disk.uses, use))
     signatures = read_signatures(disk.path)
@@ -166,7 +167,17 @@ def _partition(disk: str, entry: Mapping[str, Any], sector: int) -> PartitionFac
         uuid=str(entry.get("uuid", "")),
         label=str(entry.get("name", "")),
         signatures=(Signature(type="several"),) if unclear else parse_blkid(found.stdout),
+        flags=parse_flags(entry),
     )
+
+
+def parse_flags(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the flags of an entry of `sfdisk --json`, one by one: "GUID:59,63" are two."""
+    words: list[str] = []
+    for word in str(entry.get("attrs", "")).split():
+        name, colon, numbers = word.partition(":")
+        words += [f"{name}:{number}" for number in numbers.split(",")] if colon else [name]
+    return tuple(sorted([*words, *(["bootable"] if entry.get("bootable") else [])]))
 
 
 def parse_blkid(output: bytes) -> tuple[Signature, ...]:
@@ -201,9 +212,16 @@ def parse_mounts(text: str) -> tuple[MountEntry, ...]:
     entries = []
     for line in text.splitlines():
         fields = line.split(" ")
-        source = fields[fields.index("-") + 2]
+        dash = fields.index("-")
         entries.append(
-            MountEntry(device=fields[2], target=_plain(fields[4]), source=_plain(source))
+            MountEntry(
+                device=fields[2],
+                target=_plain(fields[4]),
+                source=_plain(fields[dash + 2]),
+                type=fields[dash + 1],
+                root=_plain(fields[3]),
+                options=tuple(dict.fromkeys((*fields[5].split(","), *fields[dash + 3].split(",")))),
+            )
         )
     return tuple(entries)
 
@@ -230,41 +248,70 @@ def parse_disks(
     `links` maps a path under /dev to the links under /dev/disk that lead to it. Old versions of
     lsblk print numbers and booleans as texts; both are taken.
     """
-    disks = []
     by_name = {block.name: block for block in blocks}
-    for entry in lsblk.get("blockdevices", []):
+    found: dict[str, DiskFacts] = {}
+    for entry, parent in _entries(lsblk.get("blockdevices", [])):
         name = str(entry["kname"]).replace("/", "!")
-        if entry["type"] not in _DISK_TYPES or name.startswith(_NO_DISKS):
+        if entry["type"] not in _DISK_TYPES or name.startswith(_NO_DISKS) or name in found:
             continue
         block = by_name.get(name, BlockNode(name=name, device=entry["maj:min"]))
-        path = _device_path(name)
-        read_only = Use(kind=UseKind.READ_ONLY, device=path, detail="")
+        uses = uses_of(name, blocks, mounts, swaps)
+        disk = _disk(entry, block, uses)
+        # A multipath device has no serial of its own: its paths lead to one disk, and have it.
+        first = found.get(str(parent.get("kname", ""))) if entry["type"] == "mpath" else None
+        if first:
+            disk = replace(
+                disk,
+                serial=disk.serial or first.serial,
+                wwn=disk.wwn or first.wwn,
+                model=disk.model or first.model,
+                vendor=disk.vendor or first.vendor,
+                transport=disk.transport or first.transport,
+            )
+        maps = [by_name[each] for each in block.holders if each in by_name]
+        paths = [each.path for each in maps if each.dm_uuid.startswith("mpath-")]
         nodes = tuple(sorted(each.name for each in blocks if each.parent == name))
-        disk = DiskFacts(
-            path=path,
-            name=name,
-            device=entry["maj:min"],
-            sequence=block.sequence,
-            type=entry["type"],
-            size=int(entry["size"]),
-            logical_sector=int(entry["log-sec"]),
-            physical_sector=int(entry["phy-sec"]),
-            serial=_word(entry, "serial") or block.serial,
-            wwn=_word(entry, "wwn"),
-            model=_word(entry, "model"),
-            vendor=_word(entry, "vendor"),
-            transport=_word(entry, "tran"),
-            removable=_is_set(entry["rm"]),
-            backing_file=block.backing_file,
-            links=tuple(sorted(links.get(path, ()))),
+        found[name] = replace(
+            disk,
+            links=tuple(sorted(links.get(disk.path, ()))),
             nodes=nodes,
-            uses=(
-                *uses_of(name, blocks, mounts, swaps),
-                *([read_only] if _is_set(entry["ro"]) else []),
-            ),
+            map=paths[0] if paths else "",
         )
-        disks.append(disk)
-    return tuple(disks)
+    return tuple(found.values())
+
+
+def _entries(
+    listed: Sequence[Mapping[str, Any]], parent: Mapping[str, Any] | None = None
+) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Yield the devices of lsblk's tree, each with the one that it stands on."""
+    for entry in listed:
+        yield entry, parent or {}
+        yield from _entries(entry.get("children", []), entry)
+
+
+def _disk(entry: Mapping[str, Any], block: BlockNode, uses: tuple[Use, ...]) -> DiskFacts:
+    read_only = Use(kind=UseKind.READ_ONLY, device=block.path, detail="")
+    rotational = entry.get("rota")
+    return DiskFacts(
+        path=block.path,
+        name=block.name,
+        device=entry["maj:min"],
+        sequence=block.sequence,
+        type=entry["type"],
+        size=int(entry["size"]),
+        logical_sector=int(entry["log-sec"]),
+        physical_sector=int(entry["phy-sec"]),
+        serial=_word(entry, "serial") or block.serial,
+        wwn=_word(entry, "wwn"),
+        model=_word(entry, "model"),
+        vendor=_word(entry, "vendor"),
+        transport=_word(entry, "tran"),
+        removable=_is_set(entry["rm"]),
+        rotational=None if rotational is None else _is_set(rotational),
+        hctl=_word(entry, "hctl"),
+        backing_file=block.backing_file,
+        uses=(*uses, *([read_only] if _is_set(entry["ro"]) else [])),
+    )
 
 
 def _word(entry: Mapping[str, Any], key: str) -> str:
@@ -273,11 +320,6 @@ def _word(entry: Mapping[str, Any], key: str) -> str:
 
 def _is_set(value: object) -> bool:
     return value in (True, 1, "1")
-
-
-def _device_path(name: str) -> str:
-    # The kernel writes "!" where the node's name has "/": cciss!c0d0.
-    return "/dev/" + name.replace("!", "/")
 
 
 def uses_of(
@@ -289,13 +331,12 @@ def uses_of(
     """Return everything that holds the disk, its partitions, or what is built on them."""
     uses = []
     for block in _family(disk, blocks):
-        path = _device_path(block.name)
-        mapped = f"/dev/mapper/{block.words.split(' ')[0]}"
+        path = _node(block)
         for mount in mounts:
-            if mount.device == block.device or mount.source in {path, mapped}:
+            if mount.device == block.device or mount.source in {path, block.path}:
                 kind = UseKind.SYSTEM if mount.target in _SYSTEM_MOUNTS else UseKind.MOUNT
                 uses.append(Use(kind=kind, device=path, detail=mount.target))
-        if path in swaps:
+        if {path, block.path} & set(swaps):
             uses.append(Use(kind=UseKind.SWAP, device=path, detail=""))
         known = {each.name: each.words for each in blocks}
         uses += [
@@ -306,9 +347,14 @@ def uses_of(
     return tuple(sorted(dict.fromkeys(uses), key=lambda use: order.index(use.kind)))
 
 
+def _node(block: BlockNode) -> str:
+    # The kernel writes "!" where the node's name has "/": cciss!c0d0.
+    return "/dev/" + block.name.replace("!", "/")
+
+
 def _holders(block: BlockNode, blocks: Sequence[BlockNode]) -> list[str]:
     """Return what is built on a device; a loop device over it is not among its holders in sysfs."""
-    path = _device_path(block.name)
+    path = _node(block)
     return [*block.holders, *(each.name for each in blocks if each.backing_file == path)]
 
 
@@ -349,6 +395,9 @@ def _read_block(folder: Path) -> BlockNode:
         sequence=int(_line(folder / "diskseq") or 0),
         backing_file=_line(folder / "loop" / "backing_file"),
         serial=_serial(folder),
+        dm_name=_line(folder / "dm" / "name"),
+        dm_uuid=_line(folder / "dm" / "uuid"),
+        md_level=_line(folder / "md" / "level"),
     )
 
 

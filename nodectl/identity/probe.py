@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from nodectl.disk.config_files import LAYOUT_FILES, LVM_DEVICES_FOLDER
 from nodectl.errors import UnsafePath
 from nodectl.fsio import folder_beneath, read_beneath
 from nodectl.identity.hostkeys import CONFIG, CONFIG_FOLDER, configured_paths
@@ -13,7 +14,7 @@ from nodectl.identity.model import TreeFacts
 FILE_MAX = 1 << 20  # bytes of a file that is read
 _MATCHES_MAX = 10_000
 _TEXTS = (
-    "etc/fstab",
+    *LAYOUT_FILES,
     "etc/hosts",
     "etc/HOSTNAME",
     "etc/sysconfig/network",
@@ -23,7 +24,7 @@ _TEXTS = (
     CONFIG,
     f"{CONFIG_FOLDER}/*.conf",
 )
-_FOLDERS = ("etc/iscsi", "etc/nvme", "var/lib/dbus", "var/lib/systemd")
+_FOLDERS = ("etc/iscsi", "etc/nvme", "var/lib/dbus", "var/lib/systemd", LVM_DEVICES_FOLDER)
 _FILES = ("etc/ssh/ssh_host_*",)
 
 

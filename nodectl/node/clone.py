@@ -7,21 +7,21 @@ compares it afterwards.
 import contextlib
 import json
 import os
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from nodectl.catalog.inventory import NodeInventory
-from nodectl.disk.apply import apply_plan, locked, partitions_released
-from nodectl.disk.facts import DiskFacts
-from nodectl.disk.fstab import merge_fstab
-from nodectl.disk.model import DiskMatch, FsType, Layout
-from nodectl.disk.mounts import mounted, private_folder, release_abandoned
-from nodectl.disk.plan import DiskPlan, choose_disk, plan_disk
-from nodectl.disk.probe import disk_named, probe_contents, probe_disks
-from nodectl.errors import NeedsRoot, NotConfirmed, VerifyFailed
+from nodectl.disk.apply import apply_plan, locked, released
+from nodectl.disk.config_files import layout_files
+from nodectl.disk.kinds import EXT_TYPES
+from nodectl.disk.model import Layout
+from nodectl.disk.mounts import make_swap_files, mounted, private_folder, release_abandoned
+from nodectl.disk.plan import DiskPlan, PlanWish
+from nodectl.disk.survey import look_and_plan
+from nodectl.disk.volumes import mount_points
+from nodectl.errors import NotConfirmed, VerifyFailed
 from nodectl.events import Event, Note, Observer, StepFinished, step
 from nodectl.identity.apply import AppliedIdentity, apply_identity, check_identity
 from nodectl.identity.model import IdentityPlan, TreeFacts, WriteFile
@@ -77,10 +77,11 @@ class ImageSource(Protocol):
 class CloneWish:
     """What is asked."""
 
-    disk: str  # path or serial; empty: what the layout's match says
+    disks: tuple[str, ...]  # path or serial of each, or ID=it; none: what the layout's match says
     layout: Layout
     node_name: str
     verify: bool = True  # compare the tree with the image after it was written
+    unmount: bool = False  # take down mounts and swap that are in use on the disks
     inventory: NodeInventory | None = None  # what is said of the node; None: nothing
     keep: bool = True  # take host keys and the like over from the node's old system on the disk
 
@@ -129,14 +130,10 @@ def plan_clone(wish: CloneWish, image_bytes: int) -> DiskPlan:
         DiskMissing: no disk, or more than one, is meant.
         DiskBusy: the disk is in use.
         DiskTooSmall: the layout or the image does not fit.
+        LayoutUnfit: the layout is not for this machine.
     """
-    if os.geteuid() != 0:
-        raise NeedsRoot("reading and writing disks needs root", hint="run the command with sudo")
-    named = disk_named(wish.disk) if wish.disk else DiskMatch()
-    disk: DiskFacts = choose_disk(probe_disks(), [named, wish.layout.disks[0].match])
-    return plan_disk(
-        probe_contents(disk), wish.layout, image_bytes=image_bytes, new_uuid=uuid.uuid4
-    )
+    asked = PlanWish(image_bytes=image_bytes, unmount=wish.unmount)
+    return look_and_plan(wish.layout, wish.disks, asked)
 
 
 def clone_onto_disk(
@@ -163,13 +160,13 @@ def clone_onto_disk(
     plan = plan_clone(wish, image.plain_bytes + image.kept_bytes)
     if not confirm(plan):
         raise NotConfirmed(
-            f"{plan.disk.path} was left as it is: the plan was not confirmed",
+            f"{_names(plan)} was left as it is: the plan was not confirmed",
             hint="answer yes, or pass --yes after reading the plan of --dry-run",
         )
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(private_folder())
         old = _old_root(plan, wish, image, folder, watch)
-        stack.enter_context(partitions_released(plan))
+        stack.enter_context(released(plan))
         owner = Owner(
             realm_id=image.realm_id, name=wish.node_name, inventory=wish.inventory, old=old
         )
@@ -185,9 +182,11 @@ def clone_onto_disk(
         host_keys=files.host_keys,
         notes=(*old.notes, *files.notes),
         filesystems={
-            each.filesystem.mount or str(each.filesystem.type): each.fs_uuid
-            for each in plan.partitions
-            if each.filesystem
+            point: each.uuid
+            for each in plan.filesystems
+            for point in (
+                [point for point, _, _ in mount_points(each.filesystem)] or [each.filesystem.type]
+            )
         },
         entries=filled.entries,
         plain_bytes=filled.plain_bytes,
@@ -222,20 +221,25 @@ def _write(
 ) -> tuple[FillResult, _Own]:
     """Partition, format, mount, fill, and make the tree the node's; unmounted when it returns."""
 
-    def fstab(tree: TreeFacts) -> tuple[WriteFile]:
-        text = merge_fstab(tree.texts.get("etc/fstab", ""), plan.partitions)
-        data = text.encode("utf-8", "surrogateescape")
-        return (WriteFile(path="etc/fstab", data=data, item=FSTAB),)
+    def from_layout(tree: TreeFacts) -> tuple[WriteFile, ...]:
+        files = layout_files(tree.texts, tree.folders, plan)
+        return tuple(
+            WriteFile(path=path, data=text.encode("utf-8", "surrogateescape"), item=FSTAB)
+            for path, text in files.items()
+        )
 
     with contextlib.ExitStack() as mounts:
         # Mounts keep others away from the disk; until then its lock does.
-        with locked(plan.disk):
+        with locked(plan):
             apply_plan(plan, observer)
             root = mounts.enter_context(mounted(plan.mounts, folder))
         with step(observer, "restore", total=image.plain_bytes):
             filled = image.restore(root, observer)
+        if plan.swap_files:
+            with step(observer, "make swap files"):
+                make_swap_files(plan.swap_files, root)
         with step(observer, "write what makes the node itself"):
-            wanted = plan_own(root, owner, fstab)
+            wanted = plan_own(root, owner, from_layout)
             own = _Own(plan=wanted, applied=apply_identity(root, wanted))
         with step(observer, "write back and unmount"):
             mounts.close()
@@ -262,20 +266,28 @@ def _read_back(
         if differences:
             shown = "".join(f"\n  {line}" for line in differences[:_SHOWN_DIFFERENCES])
             raise VerifyFailed(
-                f"{plan.disk.path} differs from the image in {len(differences)} places:{shown}",
+                f"{_names(plan)} differs from the image in {len(differences)} places:{shown}",
                 hint="repeat the clone; if it fails again, distrust the disk or the memory",
             )
     return files
 
 
+def _names(plan: DiskPlan) -> str:
+    return ", ".join(each.disk.path for each in plan.disks)
+
+
 def _extra(plan: DiskPlan) -> frozenset[str]:
-    """Return what a disk has besides the image: mount points, and the folder of fsck."""
-    extra = set()
-    for each in plan.mounts:
-        path = PurePosixPath(each.path.strip("/"))
+    """Return what disks have besides the image: mount points, subvolumes, fsck's folder, swap."""
+    paths = [each.path for each in plan.mounts] + [each.path for each in plan.swap_files]
+    for fs in plan.layout.filesystems:
+        if fs.mount:
+            paths += [f"{fs.mount}/{each.path}" for each in fs.subvolumes]
+        if fs.type in EXT_TYPES and fs.mount:
+            paths.append(f"{fs.mount}/lost+found")
+    extra: set[str] = set()
+    for each in paths:
+        path = PurePosixPath(each.strip("/"))
         extra |= {str(path), *(str(parent) for parent in path.parents)}
-        if each.type is FsType.EXT4:
-            extra.add(str(path / "lost+found"))
     return frozenset(extra - {"."})
 
 

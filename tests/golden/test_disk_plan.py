@@ -10,12 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from disk_samples import MIB, NVME_4K, SDA, USED_SDA, counted_uuids, layout_of
+from disk_samples import MIB, NVME_4K, SDA, USED_SDA, layout_of, plan_of
 
 from nodectl.disk.commands import step_commands
 from nodectl.disk.facts import DiskFacts
-from nodectl.disk.model import FsType, Layout, default_layout
-from nodectl.disk.plan import plan_disk
+from nodectl.disk.kinds import FsType
+from nodectl.disk.model import Layout, default_layout
 
 CASES = {
     "default_on_empty_disk": (SDA, default_layout()),
@@ -26,7 +26,7 @@ CASES = {
     "esp_xfs_btrfs_on_4k_nvme": (
         NVME_4K,
         layout_of(
-            ("efi", FsType.VFAT, 256 * MIB, "/boot/efi"),
+            ("efi", FsType.VFAT, 300 * MIB, "/boot/efi"),
             ("root", FsType.XFS, 2048 * MIB, "/"),
             ("home", FsType.BTRFS, None, "/home"),
         ),
@@ -39,7 +39,7 @@ def test_plan(name: str) -> None:
     disk: DiskFacts
     layout: Layout
     disk, layout = CASES[name]
-    plan = plan_disk(disk, layout, image_bytes=MIB, new_uuid=counted_uuids())
+    plan = plan_of(disk, layout, image_bytes=MIB)
     found = [
         {
             "step": type(step).__name__,

@@ -14,10 +14,12 @@ from disk_samples import layout_of
 from loop_disks import MIB, FolderImage, LoopDisk, described, loop_disk, make_tree, sh
 
 import nodectl.disk.apply
-from nodectl.disk.model import FsType, Layout, default_layout
+from nodectl.disk.kinds import FsType
+from nodectl.disk.model import Layout, default_layout
 from nodectl.disk.mounts import RUN_FOLDER
-from nodectl.disk.plan import DiskPlan
+from nodectl.disk.plan import DiskPlan, PlanWish
 from nodectl.disk.probe import probe_disks
+from nodectl.disk.survey import look_and_plan
 from nodectl.disk.text import format_layout
 from nodectl.errors import (
     CommandFailed,
@@ -54,7 +56,7 @@ def disk(tmp_path: Path) -> Iterator[LoopDisk]:
 def clone(
     disk: str, tree: Path, layout: Layout | None = None, *, image: FolderImage | None = None
 ) -> CloneReport:
-    wish = CloneWish(disk=disk, layout=layout or default_layout(), node_name="node07")
+    wish = CloneWish(disks=(disk,), layout=layout or default_layout(), node_name="node07")
     return clone_onto_disk(
         wish, image or FolderImage(tree), confirm=lambda _plan: True, observer=NullObserver()
     )
@@ -249,7 +251,7 @@ class TestRefused:
         self.refused(DiskBusy, "carries / of the running system", own[0], tree)
 
     def test_not_confirmed(self, disk: LoopDisk, tree: Path) -> None:
-        wish = CloneWish(disk=disk.path, layout=default_layout(), node_name="n")
+        wish = CloneWish(disks=(disk.path,), layout=default_layout(), node_name="n")
         with pytest.raises(NotConfirmed):
             clone_onto_disk(
                 wish, FolderImage(tree), confirm=lambda _plan: False, observer=NullObserver()
@@ -266,8 +268,8 @@ class TestRefused:
         self, disk: LoopDisk, tree: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(nodectl.disk.apply, "_LOCK_WAIT_S", 0.1)
-        facts = next(one for one in probe_disks() if one.path == disk.path)
-        with nodectl.disk.apply.locked(facts):
+        plan = look_and_plan(default_layout(), [disk.path], PlanWish())
+        with nodectl.disk.apply.locked(plan):
             self.refused(DiskBusy, "is locked by another program", disk.path, tree)
 
     def test_changed_between_plan_and_apply(self, disk: LoopDisk, tree: Path) -> None:
@@ -281,7 +283,7 @@ class TestRefused:
         other = disk.backing.with_name("other.img")
         with other.open("wb") as file:
             file.truncate(96 * MIB)
-        wish = CloneWish(disk=disk.path, layout=default_layout(), node_name="n")
+        wish = CloneWish(disks=(disk.path,), layout=default_layout(), node_name="n")
         with pytest.raises(DiskChanged, match=r"sequence|backing_file"):
             clone_onto_disk(wish, FolderImage(tree), confirm=swap_disks, observer=NullObserver())
         assert not other.read_bytes().strip(b"\0")
@@ -293,7 +295,7 @@ class TestRefused:
             sh("mount", "--options", "ro,noload", disk.path, tmp_path)
             return True
 
-        wish = CloneWish(disk=disk.path, layout=default_layout(), node_name="n")
+        wish = CloneWish(disks=(disk.path,), layout=default_layout(), node_name="n")
         with pytest.raises(DiskBusy, match="came into use since the plan"):
             clone_onto_disk(wish, FolderImage(tree), confirm=mount, observer=NullObserver())
         sh("umount", tmp_path)
@@ -303,7 +305,7 @@ class TestRefused:
             "import sys; from pathlib import Path; from loop_disks import FolderImage;"
             "from nodectl.cli.clone import run_clone; from nodectl.node.clone import CloneWish;"
             "from nodectl.disk.model import default_layout as d;"
-            "run_clone(CloneWish(disk=sys.argv[1], layout=d(), node_name='n'),"
+            "run_clone(CloneWish(disks=(sys.argv[1],), layout=d(), node_name='n'),"
             "FolderImage(Path(sys.argv[2])), yes=True, dry_run=True, as_json=False)"
         )
         said = python("-c", program, disk.path, str(tree))
@@ -472,7 +474,7 @@ def test_a_plain_user_is_told_to_be_root(disk: LoopDisk, tree: Path) -> None:
         "from nodectl.disk.model import default_layout as d\n"
         "from nodectl.errors import NeedsRoot\n"
         "os.setuid(65534)\n"
-        "try: plan_clone(CloneWish(disk=sys.argv[1], layout=d(), node_name='n'), 0)\n"
+        "try: plan_clone(CloneWish(disks=(sys.argv[1],), layout=d(), node_name='n'), 0)\n"
         "except NeedsRoot as error: print(error)"
     )
     assert "needs root" in python("-c", program, disk.path).stdout

@@ -7,7 +7,8 @@ from disk_samples import layout_of
 from loop_disks import MIB, FolderImage, LoopDisk, loop_disk, make_tree, sh
 
 from nodectl.catalog.inventory import Interface, NodeInventory
-from nodectl.disk.model import FsType, Layout
+from nodectl.disk.kinds import FsType
+from nodectl.disk.model import Layout
 from nodectl.disk.probe import probe_contents, probe_disks
 from nodectl.events import NullObserver
 from nodectl.identity.old_root import OldRoot, read_old_disk
@@ -30,7 +31,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def clone(disk: LoopDisk, tree: Path, layout: Layout, **wish: object) -> CloneReport:
     asked = CloneWish(
-        **{"disk": disk.path, "layout": layout, "node_name": "node07", **wish}  # type: ignore[arg-type]
+        **{"disks": (disk.path,), "layout": layout, "node_name": "node07", **wish}  # type: ignore[arg-type]
     )
     return clone_onto_disk(
         asked, FolderImage(tree), confirm=lambda _plan: True, observer=NullObserver()

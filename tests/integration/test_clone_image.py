@@ -15,7 +15,8 @@ from nodectl.content.frame import FrameCodec
 from nodectl.content.restore import RestoreOptions, restore_tree
 from nodectl.content.tree import TreeManifest
 from nodectl.content.verify import verify_tree
-from nodectl.disk.model import FsType, Layout
+from nodectl.disk.kinds import FsType
+from nodectl.disk.model import Layout
 from nodectl.events import NullObserver, Observer
 from nodectl.node.clone import CloneReport, CloneWish, FillResult, clone_onto_disk
 from nodectl.store.disk import DiskStore
@@ -75,7 +76,7 @@ def image(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stor
 
 
 def clone(disk: LoopDisk, layout: Layout, image: StoredImage) -> CloneReport:
-    wish = CloneWish(disk=disk.path, layout=layout, node_name="node07")
+    wish = CloneWish(disks=(disk.path,), layout=layout, node_name="node07")
     return clone_onto_disk(wish, image, confirm=lambda _plan: True, observer=QUIET)
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import os
 import subprocess
 import threading
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +13,13 @@ from loop_disks import MIB, LoopDisk, loop_disk, sh
 
 import nodectl.disk.apply
 import nodectl.disk.mounts
-from nodectl.disk.apply import apply_plan, locked, partitions_released
-from nodectl.disk.model import DiskMatch, FsType, Layout, default_layout
+from nodectl.disk.apply import apply_plan, locked, released
+from nodectl.disk.kinds import FsType
+from nodectl.disk.model import Layout, default_layout
 from nodectl.disk.mounts import mounted, private_folder, release_abandoned
-from nodectl.disk.plan import DiskPlan, ShowPartitions, Step, WriteTable, choose_disk, plan_disk
-from nodectl.disk.probe import probe_contents, probe_disks
+from nodectl.disk.plan import DiskPlan, PlanWish
+from nodectl.disk.steps import ShowPartitions, Step, WriteTable
+from nodectl.disk.survey import look_and_plan
 from nodectl.errors import CommandFailed, ReadBackFailed, ReleaseFailed, ToolMissing
 from nodectl.events import NullObserver
 
@@ -34,10 +35,7 @@ def disk(tmp_path: Path) -> Iterator[LoopDisk]:
 
 
 def plan_for(disk: LoopDisk, layout: Layout | None = None) -> DiskPlan:
-    facts = choose_disk(probe_disks(), [DiskMatch(path=disk.path)])
-    return plan_disk(
-        probe_contents(facts), layout or default_layout(), image_bytes=0, new_uuid=uuid.uuid4
-    )
+    return look_and_plan(layout or default_layout(), [disk.path], PlanWish())
 
 
 def with_step(plan: DiskPlan, changed: WriteTable) -> DiskPlan:
@@ -57,7 +55,7 @@ def test_facts_of_a_loop_device(disk: LoopDisk) -> None:
 def test_a_plan_applied_is_seen_by_the_next_probe(disk: LoopDisk) -> None:
     layout = layout_of(("swap", FsType.SWAP, 16 * MIB, ""), ("root", FsType.EXT4, None, "/"))
     plan = plan_for(disk, layout)
-    with partitions_released(plan), locked(plan.disk):
+    with released(plan), locked(plan):
         apply_plan(plan, QUIET)
     contents = plan_for(disk).disk.contents
     assert contents is not None
@@ -65,22 +63,30 @@ def test_a_plan_applied_is_seen_by_the_next_probe(disk: LoopDisk) -> None:
     seen = [(each.number, each.start, each.size, each.uuid) for each in contents.partitions]
     assert seen == [(each.number, each.start, each.size, each.uuid) for each in plan.partitions]
     assert [each.signatures[0].uuid for each in contents.partitions] == [
-        each.fs_uuid for each in plan.partitions
+        each.uuid for each in plan.filesystems
     ]
 
 
-def test_a_table_that_reads_back_differently_is_an_error(disk: LoopDisk) -> None:
+def test_a_table_that_reads_back_differently_is_an_error(
+    disk: LoopDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = plan_for(disk)
-    other = plan.partitions[0].uuid[:-1] + ("1" if plan.partitions[0].uuid[-1] == "0" else "0")
     step = next(each for each in plan.steps if isinstance(each, WriteTable))
-    wrong = WriteTable(disk=step.disk, script=step.script.replace(plan.partitions[0].uuid, other))
-    with partitions_released(plan), pytest.raises(ReadBackFailed, match="reads back as"):
-        apply_plan(with_step(plan, wrong), QUIET)
+    commands = nodectl.disk.apply.table_script
+
+    def other(each: WriteTable) -> str:
+        return commands(each).replace('name="root"', 'name="toor"')
+
+    monkeypatch.setattr(nodectl.disk.apply, "table_script", other)
+    with released(plan), pytest.raises(ReadBackFailed, match=r"reads back as .*toor"):
+        apply_plan(with_step(plan, step), QUIET)
 
 
 def test_a_refused_table_names_the_program_and_what_it_said(disk: LoopDisk) -> None:
     plan = plan_for(disk)
-    wrong = WriteTable(disk=disk.path, script="label: gpt\nstart=1, size=oops\n")
+    step = next(each for each in plan.steps if isinstance(each, WriteTable))
+    entry = dataclasses.replace(step.entries[0], start=1 << 50)
+    wrong = dataclasses.replace(step, entries=(entry,))
     with pytest.raises(CommandFailed, match=rf"(?s)sfdisk .*{disk.path} ended with status"):
         apply_plan(with_step(plan, wrong), QUIET)
 
@@ -107,18 +113,18 @@ def test_a_node_that_nobody_makes_is_made(disk: LoopDisk, monkeypatch: pytest.Mo
     monkeypatch.setattr(nodectl.disk.apply, "_NO_UDEV_S", 0.05)
     plan = plan_for(disk)
     node = Path(plan.partitions[0].path)
-    with partitions_released(plan):
+    with released(plan):
         apply_plan(plan, QUIET)
         node.unlink()
         step = next(each for each in plan.steps if isinstance(each, ShowPartitions))
-        nodectl.disk.apply._wait_for_nodes(plan.disk, step.partitions)
+        nodectl.disk.apply.wait_for_nodes(step)
         assert node.is_block_device()
     assert not node.exists()
 
 
 def test_a_partition_that_somebody_looks_at_is_waited_for(disk: LoopDisk) -> None:
     plan = plan_for(disk)
-    with partitions_released(plan):
+    with released(plan):
         apply_plan(plan, QUIET)
         fd = os.open(plan.partitions[0].path, os.O_RDONLY)
         closing = threading.Timer(0.3, os.close, [fd])
@@ -132,8 +138,9 @@ def test_a_partition_that_the_kernel_never_shows_is_an_error(
 ) -> None:
     monkeypatch.setattr(nodectl.disk.apply, "_NODE_WAIT_S", 0.1)
     plan = plan_for(disk)
+    step = next(each for each in plan.steps if isinstance(each, ShowPartitions))
     with pytest.raises(ReadBackFailed, match="the kernel does not show"):
-        nodectl.disk.apply._wait_for_nodes(plan.disk, plan.partitions)
+        nodectl.disk.apply.wait_for_nodes(step)
 
 
 def test_a_busy_mount_is_named_and_never_hidden(
@@ -141,7 +148,7 @@ def test_a_busy_mount_is_named_and_never_hidden(
 ) -> None:
     monkeypatch.setattr(nodectl.disk.mounts, "_UNMOUNT_TRIES", 2)
     plan = plan_for(disk)
-    with partitions_released(plan):
+    with released(plan):
         apply_plan(plan, QUIET)
         target = tmp_path / "target"
         target.mkdir()
@@ -154,7 +161,7 @@ def test_a_busy_mount_is_named_and_never_hidden(
 def test_a_mount_that_fails_releases_those_before_it(disk: LoopDisk, tmp_path: Path) -> None:
     layout = layout_of(("home", FsType.EXT4, 16 * MIB, "/home"), ("root", FsType.EXT4, None, "/"))
     plan = plan_for(disk, layout)
-    with partitions_released(plan):
+    with released(plan):
         apply_plan(plan, QUIET)
         sh("wipefs", "--all", plan.partitions[0].path)
         with pytest.raises(CommandFailed, match="mount "), mounted(plan.mounts, tmp_path):

@@ -2,22 +2,24 @@
 
 from dataclasses import replace
 
-from disk_samples import MIB, SDA, counted_uuids
+from disk_samples import MIB, SDA, plan_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodectl.disk.model import (
+from nodectl.disk.kinds import FsType
+from nodectl.disk.model import Layout
+from nodectl.disk.sizes import REST_SIZE, Size
+from nodectl.disk.steps import WipeSignatures
+from nodectl.disk.text import format_layout, parse_layout
+from nodectl.disk.volumes import (
+    ALIGNMENT,
     Compare,
     DiskMatch,
     DiskWish,
     Filesystem,
-    FsType,
-    Layout,
     Partition,
     SizeCondition,
 )
-from nodectl.disk.plan import ALIGNMENT, WipeSignatures, plan_disk
-from nodectl.disk.text import format_layout, parse_layout
 from nodectl.errors import DiskTooSmall
 
 NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,10}", fullmatch=True)
@@ -34,7 +36,7 @@ def layouts(draw: st.DrawFn) -> Layout:
             id=name,
             disk="d",
             type=draw(st.sampled_from(["linux", "esp", "A19D880F-05FC-4D3B-A006-743F0F84911E"])),
-            size=None if index == rest else draw(sizes),
+            size=REST_SIZE if index == rest else Size(exact=draw(sizes)),
         )
         for index, name in enumerate(names)
     )
@@ -73,24 +75,24 @@ def layouts(draw: st.DrawFn) -> Layout:
 def test_partitions_are_aligned_inside_and_disjoint(layout: Layout, size: int, sector: int) -> None:
     disk = replace(SDA, size=size // sector * sector, logical_sector=sector)
     try:
-        plan = plan_disk(disk, layout, image_bytes=0, new_uuid=counted_uuids())
+        plan = plan_of(disk, layout)
     except DiskTooSmall:
-        wanted = sum(each.size or 0 for each in layout.partitions)
+        wanted = sum(each.size.smallest for each in layout.partitions)
         # never refused with room for everything, both GPTs, the rounding and a usable rest
-        assert wanted + (len(layout.partitions) + 3) * ALIGNMENT + 130 * MIB > disk.size
+        assert wanted + (len(layout.partitions) + 3) * ALIGNMENT + 280 * MIB > disk.size
         return
     end = ALIGNMENT
     for planned in plan.partitions:
         assert planned.start == end  # in order, without gaps
         assert planned.start % ALIGNMENT == 0
         assert planned.size % ALIGNMENT == 0
-        assert planned.size >= (planned.partition.size or 1)
+        assert planned.size >= max(planned.partition.size.smallest, 1)
         end = planned.start + planned.size
     # the backup GPT: one header and 16 KiB of entries
     assert end <= disk.size - sector - 16384
     for step in plan.steps:
         if isinstance(step, WipeSignatures):
-            assert all(0 <= each.start < each.start + each.size <= size for each in step.regions)
+            assert all(0 <= each.start < each.start + each.size <= size for each in step.zeros)
 
 
 @settings(max_examples=150, deadline=None)

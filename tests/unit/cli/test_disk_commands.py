@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 import typer
-from disk_samples import MIB, USED_SDA, counted_uuids, layout_of
+from disk_samples import MIB, USED_SDA, layout_of, plan_of
 from typer.testing import CliRunner
 
 import nodectl.cli.clone
 import nodectl.cli.disk
-from nodectl.cli.disk import plan_document, plan_text, read_layout
-from nodectl.disk.model import FsType, default_layout
-from nodectl.disk.plan import DiskPlan, plan_disk
+from nodectl.cli.disk_plan import plan_document, plan_text, read_layout
+from nodectl.disk.kinds import FsType
+from nodectl.disk.model import default_layout
+from nodectl.disk.plan import DiskPlan
 from nodectl.disk.text import parse_layout
 from nodectl.errors import LayoutInvalid, NoRealm, PathMissing, PathUnreadable
 
@@ -24,7 +25,7 @@ nodectl.cli.disk.register(app)
 @pytest.fixture
 def plan() -> DiskPlan:
     layout = layout_of(("swap", FsType.SWAP, 512 * MIB, ""), ("root", FsType.EXT4, None, "/"))
-    return plan_disk(USED_SDA, layout, image_bytes=0, new_uuid=counted_uuids())
+    return plan_of(USED_SDA, layout)
 
 
 def test_the_plan_names_the_disk_what_is_lost_and_what_it_becomes(plan: DiskPlan) -> None:
@@ -33,11 +34,11 @@ def test_the_plan_names_the_disk_what_is_lost_and_what_it_becomes(plan: DiskPlan
         "/dev/sda",
         "SSD 870",
         "S4XYNE0M",
-        "8 GiB (8589934592 bytes)",
+        "8 GiB (8589934592 bytes, sectors of 512)",
         "LOST",
         "LVM2_member abc",
         "ext4 root at /",
-        "512 MiB  swap",
+        "512 MiB  swap swap",
         plan.fingerprint,
     ):
         assert wanted in text
@@ -47,7 +48,7 @@ def test_the_plan_for_machines_marks_what_destroys(plan: DiskPlan) -> None:
     document = json.loads(json.dumps(plan_document(plan)))
     destructive = {each["step"] for each in document["steps"] if each["destructive"]}
     assert destructive == {"WipeSignatures", "WriteTable", "FormatFilesystem", "MakeSwap"}
-    assert document["disk"]["serial"] == "S4XYNE0M"
+    assert document["disks"][0]["serial"] == "S4XYNE0M"
 
 
 def test_show_prints_what_validate_accepts(tmp_path: Path) -> None:

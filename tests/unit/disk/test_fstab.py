@@ -1,24 +1,21 @@
 """fstab of a clone: the layout's entries are new, the image's others stay where they can."""
 
 from nodectl.disk.fstab import merge_fstab
-from nodectl.disk.model import Filesystem, FsType, Partition
-from nodectl.disk.plan import PlannedPartition
+from nodectl.disk.kinds import FsType
+from nodectl.disk.plan_content import PlannedFilesystem
+from nodectl.disk.volumes import Filesystem, Subvolume, SwapFile
 
 
 def planned(
     number: int, fs_type: FsType, mount: str = "", options: tuple[str, ...] = ()
-) -> PlannedPartition:
-    return PlannedPartition(
-        partition=Partition(id=f"p{number}", disk="d", type="linux", size=None),
-        number=number,
-        path=f"/dev/x{number}",
-        start=0,
-        size=0,
-        uuid="",
+) -> PlannedFilesystem:
+    return PlannedFilesystem(
         filesystem=Filesystem(
             volume=f"p{number}", type=fs_type, mount=mount, mount_options=options
         ),
-        fs_uuid=f"U{number}",
+        device=f"/dev/x{number}",
+        size=0,
+        uuid=f"U{number}",
     )
 
 
@@ -68,3 +65,30 @@ def test_a_local_disk_outside_the_layout_becomes_a_comment() -> None:
 def test_merging_twice_changes_nothing() -> None:
     once = merge_fstab("tmpfs /tmp tmpfs size=1G 0 0\nUUID=9 /data xfs defaults 0 0\n", PARTS)
     assert merge_fstab(once, PARTS) == once
+
+
+def test_subvolumes_are_mounted_each_with_its_options() -> None:
+    fs = Filesystem(
+        volume="p",
+        type=FsType.BTRFS,
+        subvolumes=(
+            Subvolume(path="@home", mount="/home", mount_options=("noatime",)),
+            Subvolume(path="@", mount="/"),
+            Subvolume(path="@old"),
+        ),
+    )
+    text = merge_fstab("", [PlannedFilesystem(filesystem=fs, device="/dev/x", size=0, uuid="U")])
+    assert text.splitlines()[1:] == [
+        "UUID=U / btrfs subvol=@ 0 0",
+        "UUID=U /home btrfs noatime,subvol=@home 0 0",
+    ]
+
+
+def test_swap_files_of_the_layout_replace_the_images() -> None:
+    files = (SwapFile(path="/swapfile", size=1 << 20, priority=5),)
+    text = merge_fstab("/swapfile none swap sw 0 0\n/other none swap sw 0 0\n", (), files)
+    assert text.splitlines() == [
+        "/other none swap sw 0 0",
+        "# Local filesystems below were written by nodectl from the disk layout.",
+        "/swapfile none swap sw,pri=5 0 0",
+    ]

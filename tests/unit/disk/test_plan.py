@@ -3,23 +3,28 @@
 from dataclasses import replace
 
 import pytest
-from disk_samples import MIB, NVME_4K, SDA, USED_SDA, counted_uuids, layout_of
+from disk_samples import MIB, NVME_4K, SDA, USED_SDA, layout_of, plan_of
 
-from nodectl.disk.facts import Use, UseKind
-from nodectl.disk.model import Compare, DiskMatch, FsType, Layout, SizeCondition, default_layout
-from nodectl.disk.plan import DiskPlan, WipeSignatures, choose_disk, partition_path, plan_disk
+from nodectl.disk.choose import choose_disks
+from nodectl.disk.facts import DiskFacts, Use, UseKind
+from nodectl.disk.kinds import FsType
+from nodectl.disk.model import Layout, default_layout
+from nodectl.disk.placing import partition_path
+from nodectl.disk.plan import DiskPlan
+from nodectl.disk.steps import WipeSignatures
+from nodectl.disk.volumes import Compare, DiskMatch, DiskWish, SizeCondition
 from nodectl.errors import DiskBusy, DiskMissing, DiskTooSmall
 
 TWIN = replace(SDA, path="/dev/sdb", name="sdb", device="8:16", wwn="0x2", links=())
 
 
-def plan(disk: object = SDA, layout: Layout | None = None, image_bytes: int = 0) -> DiskPlan:
-    return plan_disk(
-        disk,  # type: ignore[arg-type]
-        layout or default_layout(),
-        image_bytes=image_bytes,
-        new_uuid=counted_uuids(),
-    )
+def plan(disk: DiskFacts = SDA, layout: Layout | None = None, image_bytes: int = 0) -> DiskPlan:
+    return plan_of(disk, layout or default_layout(), image_bytes=image_bytes)
+
+
+def choose(disks: list[DiskFacts], named: DiskMatch, wish: DiskMatch | None = None) -> DiskFacts:
+    layout = replace(default_layout(), disks=(DiskWish(id="system", match=wish or DiskMatch()),))
+    return choose_disks(disks, layout, {"system": named})["system"]
 
 
 @pytest.mark.parametrize(
@@ -32,31 +37,29 @@ def plan(disk: object = SDA, layout: Layout | None = None, image_bytes: int = 0)
     ],
 )
 def test_one_match_is_taken(wish: DiskMatch) -> None:
-    assert choose_disk([NVME_4K, SDA], [wish]) is SDA
+    assert choose([NVME_4K, SDA], wish) is SDA
 
 
 def test_two_disks_with_one_serial_are_refused_and_both_are_named() -> None:
     with pytest.raises(DiskMissing, match=r"2 disks have serial S4XYNE0M: /dev/sda.*; /dev/sdb"):
-        choose_disk([SDA, TWIN], [DiskMatch(serial="S4XYNE0M")])
+        choose([SDA, TWIN], DiskMatch(serial="S4XYNE0M"))
 
 
 def test_the_command_line_and_the_layout_must_both_hold() -> None:
     with pytest.raises(DiskMissing, match="no disk has path /dev/sda and serial NV1"):
-        choose_disk([SDA, NVME_4K], [DiskMatch(path="/dev/sda"), DiskMatch(serial="NV1")])
+        choose([SDA, NVME_4K], DiskMatch(path="/dev/sda"), DiskMatch(serial="NV1"))
 
 
 def test_no_name_at_all_means_no_disk_even_if_there_is_only_one() -> None:
     with pytest.raises(DiskMissing, match="no disk is named"):
-        choose_disk([SDA], [DiskMatch(), DiskMatch()])
+        choose([SDA], DiskMatch())
 
 
 @pytest.mark.parametrize("kind", list(UseKind))
 def test_a_disk_in_use_is_refused_and_the_user_is_named(kind: UseKind) -> None:
     use = Use(kind=kind, device="/dev/sda2", detail="/home")
     busy = replace(SDA, uses=(use,))
-    with pytest.raises(DiskBusy, match="/dev/sda2"):
-        choose_disk([busy], [DiskMatch(path="/dev/sda")])
-    with pytest.raises(DiskBusy, match="nothing was written"):
+    with pytest.raises(DiskBusy, match=r"/dev/sda2.*nothing was written"):
         plan(busy)
 
 
@@ -89,7 +92,7 @@ def test_an_image_larger_than_the_filesystems_is_refused_with_both_sizes() -> No
 
 def test_a_rest_too_small_for_its_filesystem_is_refused() -> None:
     layout = layout_of(("swap", FsType.SWAP, 8000 * MIB, ""), ("root", FsType.XFS, None, "/"))
-    with pytest.raises(DiskTooSmall, match="left for partition root, xfs needs 300 MiB"):
+    with pytest.raises(DiskTooSmall, match=r"left for root .*, xfs needs 300 MiB"):
         plan(layout=layout)
 
 
@@ -102,15 +105,17 @@ def test_old_and_new_partitions_are_wiped_before_the_table_is_written() -> None:
         "ShowPartitions",
         "WipeSignatures",
         "FormatFilesystem",
+        "SealTable",
         "MountFilesystem",
     ]
     wipe = steps[1]
     assert isinstance(wipe, WipeSignatures)
-    assert {(each.start, each.size) for each in wipe.regions} == {
-        (0, SDA.size),
-        (MIB, 100 * MIB),
-        (MIB, SDA.size - 2 * MIB),
-    }
+    # both ends of the disk, of the old partition (1 to 101 MiB) and of the new one
+    assert [(each.start, each.end) for each in wipe.zeros] == [
+        (0, 17 * MIB),
+        (85 * MIB, 101 * MIB),
+        (SDA.size - 17 * MIB, SDA.size),
+    ]
 
 
 def test_mounts_come_parents_first() -> None:
@@ -124,9 +129,9 @@ def test_mounts_come_parents_first() -> None:
 
 def test_the_fingerprint_follows_disk_and_layout_and_not_the_uuids() -> None:
     first = plan().fingerprint
-    again = plan_disk(SDA, default_layout(), image_bytes=0, new_uuid=counted_uuids(8))
+    again = plan_of(SDA, default_layout(), seed=8)
     assert again.fingerprint == first
-    assert again.disk_uuid != plan().disk_uuid
+    assert again.disks[0].uuid != plan().disks[0].uuid
     assert plan(USED_SDA).fingerprint != first
     assert plan(layout=layout_of(("r", FsType.XFS, None, "/"))).fingerprint != first
 

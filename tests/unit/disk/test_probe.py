@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from nodectl.disk.facts import Signature, UseKind
+from nodectl.disk.facts import BlockNode, Signature, UseKind
 from nodectl.disk.probe import (
-    BlockNode,
     disk_named,
     parse_blkid,
     parse_disks,

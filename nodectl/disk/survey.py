@@ -1,0 +1,50 @@
+"""Look at this machine's disks and plan a layout onto them. Writes nothing."""
+
+import os
+import uuid
+from collections.abc import Sequence
+
+from nodectl.disk.choose import choose_disks, named_disks
+from nodectl.disk.facts import DiskFacts, MachineFacts
+from nodectl.disk.model import Layout
+from nodectl.disk.plan import DiskPlan, PlanWish, plan_layout
+from nodectl.disk.probe import disk_named, probe_contents, probe_machine
+from nodectl.disk.probe_stack import probe_stack
+from nodectl.errors import NeedsRoot
+
+
+def look_and_plan(layout: Layout, words: Sequence[str], wish: PlanWish) -> DiskPlan:
+    """Return the plan for a layout; `words` name disks as `named_disks` says.
+
+    Raises:
+        NeedsRoot: only root may read disks.
+        DiskMissing: no disk, or more than one, is meant.
+        DiskBusy: a disk is in use.
+        DiskTooSmall: the layout or the image does not fit.
+        LayoutUnfit: the layout is not for this machine.
+    """
+    need_root()
+    named = {name: disk_named(word) for name, word in named_disks(layout, words).items()}
+    machine = probe_machine()
+    chosen = choose_disks(machine.disks, layout, named)
+    machine, looked = look_into(machine, list(chosen.values()))
+    chosen = dict(zip(chosen, looked, strict=True))
+    return plan_layout(machine, layout, chosen, wish, uuid.uuid4)
+
+
+def look_into(
+    machine: MachineFacts, disks: Sequence[DiskFacts]
+) -> tuple[MachineFacts, list[DiskFacts]]:
+    """Return the facts with what stands on `disks`, and these disks with it."""
+    looked = [probe_contents(disk) for disk in disks]
+    return probe_stack(machine, looked), looked
+
+
+def need_root() -> None:
+    """Refuse to go on as a plain user.
+
+    Raises:
+        NeedsRoot: this is one.
+    """
+    if os.geteuid() != 0:
+        raise NeedsRoot("reading and writing disks needs root", hint="run the command with sudo")
