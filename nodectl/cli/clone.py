@@ -10,12 +10,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-<<<<<<< HEAD
-from nodectl.cli.disk import plan_document, plan_text, read_layout
-from nodectl.cli.inventory import inventory_for
-=======
 from nodectl.cli.disk_plan import ask, plan_document, plan_text, read_layout, written_names
->>>>>>> 757477c (disk: layouts of several disks with RAID, LVM, LUKS, btrfs, MBR, and what is kept)
+from nodectl.cli.inventory import inventory_for
 from nodectl.cli.progress import observer_for
 from nodectl.cli.releases import open_image
 
@@ -33,9 +29,7 @@ def clone(
     *,
     image: str = typer.Argument(..., help="Name of the image, or NAME@GENERATION."),
     disk: list[str] = typer.Option(
-        [],
-        "--disk",
-        help="Path or serial of the target disk; ID=... where the layout has several disks.",
+        [], "--disk", help="Path or serial of a target disk; ID=... where the layout has several."
     ),
     layout: Path = typer.Option(
         None, "--layout", help="Disk layout (TOML). Without it: one ext4 root on the whole disk."
@@ -67,7 +61,7 @@ def clone(
     Status: 0 cloned and read back, 10/11/14 a path or value, 12 target full, 15/16 a program is
     missing or failed, 17 not root, 18 not confirmed, 20-29 content, 30 swarm, 40-43 realm and
     controller, 50 no such disk or several, 51 disk in use, 52 too small, 53 layout has mistakes,
-    54 disk changed since the plan, 55 read back differs, 56 not released, 57 layout is not for this
+    54 disk changed since the plan, 55 read back differs, 56 not released, 57 layout not for this
     machine, 130 stopped.
     """
     from nodectl.errors import InvalidInput
@@ -81,16 +75,13 @@ def clone(
     except ValueError as exc:
         raise InvalidInput(f"--hostname: {exc}") from exc
     wish = CloneWish(
-<<<<<<< HEAD
         disks=tuple(disk),
         layout=wanted,
         node_name=name,
         verify=verify,
+        unmount=unmount,
         inventory=None if dry_run else inventory_for(state, name),
         keep=not fresh_keys,
-=======
-        disks=tuple(disk), layout=wanted, node_name=name, verify=verify, unmount=unmount
->>>>>>> 757477c (disk: layouts of several disks with RAID, LVM, LUKS, btrfs, MBR, and what is kept)
     )
     run_clone(wish, source, yes=yes, dry_run=dry_run, as_json=as_json)
 

@@ -70,7 +70,8 @@ def _tables(parts: Parts) -> list[tuple[str, str]]:
 
 
 def _ids(parts: Parts) -> Iterator[Mistake]:
-    seen = {disk.id for disk in parts.disks}
+    # A disk with a table is no volume, so a partition may have its name.
+    seen = {disk.id for disk in parts.disks if disk.table is TableKind.NONE}
     for field, value in _tables(parts):
         if not is_id(value):
             yield Mistake(field=field, text=bad_id(value))

@@ -259,9 +259,8 @@ class Parts:
         return next((fs for fs in self.filesystems if fs.volume == volume), None)
 
     def below(self, volume: str) -> tuple[str, ...]:
-        """Return the ids of what a volume stands on directly, disks too."""
+        """Return the ids of the volumes that a volume stands on directly; none of a partition."""
         found = (
-            *((part.id, (part.disk,)) for part in self.partitions),
             *((raid.id, (*raid.devices, *raid.spares)) for raid in self.raids),
             *((group.id, group.devices) for group in self.groups),
             *((lv.id, (lv.group,)) for lv in self.logical_volumes),
@@ -271,15 +270,21 @@ class Parts:
 
     def disks_below(self, volume: str) -> frozenset[str]:
         """Return the ids of the disks that a volume stands on; a circle ends nowhere."""
-        known = {disk.id for disk in self.disks}
+        partitions = {part.id: part.disk for part in self.partitions}
+        whole = {disk.id for disk in self.disks if disk.table is TableKind.NONE}
         seen: set[str] = set()
+        disks: set[str] = set()
         waiting = [volume]
         while waiting:
             each = waiting.pop()
-            if each not in seen:
+            if each in partitions:
+                disks.add(partitions[each])
+            elif each in whole:
+                disks.add(each)
+            elif each not in seen:
                 seen.add(each)
                 waiting += self.below(each)
-        return frozenset(seen & known)
+        return frozenset(disks)
 
 
 def mount_points(fs: Filesystem) -> Iterator[tuple[str, str, tuple[str, ...]]]:

@@ -30,7 +30,7 @@ TEXTS = st.text(max_size=12)
 def layouts(draw: st.DrawFn) -> Layout:
     names = draw(st.lists(NAMES, min_size=1, max_size=6, unique=True))
     rest = draw(st.integers(0, len(names)))  # == len(names): nobody takes the rest
-    sizes = st.integers(120 * MIB, 3000 * MIB)
+    sizes = st.integers(270 * MIB, 3000 * MIB)
     partitions = tuple(
         Partition(
             id=name,
