@@ -32,8 +32,7 @@ def plan_release(
     Raises:
         DiskBusy: something holds one of them that may not be taken down.
     """
-    for disk in disks:
-        _refuse(disk, unmount=unmount)
+    refuse_held(disks, unmount=unmount)
     blocks = {block.name: block for block in machine.blocks}
     targets = {disk.name for disk in disks}
     order: list[str] = []
@@ -54,12 +53,16 @@ def plan_release(
     return tuple(dict.fromkeys(steps))
 
 
-def _refuse(disk: DiskFacts, *, unmount: bool) -> None:
-    wrong = [use for use in disk.uses if use.kind in _NEVER]
-    if not wrong and not unmount:
-        wrong = [use for use in disk.uses if use.kind in _IN_USE]
-    if wrong:
-        _busy(disk, list(disk.uses))
+def refuse_held(disks: Sequence[DiskFacts], *, unmount: bool) -> None:
+    """Refuse disks that somebody uses, as far as that shows without looking into them.
+
+    Raises:
+        DiskBusy: the running system stands on one, or it is mounted, claimed or read-only.
+    """
+    forbidden = _NEVER if unmount else (*_NEVER, *_IN_USE)
+    for disk in disks:
+        if any(use.kind in forbidden for use in disk.uses):
+            _busy(disk, list(disk.uses))
 
 
 def _busy(disk: DiskFacts, uses: Sequence[Use]) -> None:

@@ -10,6 +10,7 @@ from nodectl.disk.model import Layout
 from nodectl.disk.plan import DiskPlan, PlanWish, plan_layout
 from nodectl.disk.probe import disk_named, probe_contents, probe_machine
 from nodectl.disk.probe_stack import probe_stack
+from nodectl.disk.release import refuse_held
 from nodectl.errors import NeedsRoot
 
 
@@ -27,6 +28,8 @@ def look_and_plan(layout: Layout, words: Sequence[str], wish: PlanWish) -> DiskP
     named = {name: disk_named(word) for name, word in named_disks(layout, words).items()}
     machine = probe_machine()
     chosen = choose_disks(machine.disks, layout, named)
+    if not wish.keep_equal:  # before its content: it may not even be readable
+        refuse_held(list(chosen.values()), unmount=wish.unmount)
     machine, looked = look_into(machine, list(chosen.values()))
     chosen = dict(zip(chosen, looked, strict=True))
     return plan_layout(machine, layout, chosen, wish, uuid.uuid4)
