@@ -25,7 +25,7 @@ from nodectl.disk.plan_content import (
 )
 from nodectl.disk.plan_stack import PhysicalVolume, PlannedVolume, StackPlan, plan_stack
 from nodectl.disk.plan_table import PlannedPartition, plan_partitions, seal_steps, table_steps
-from nodectl.disk.release import plan_release
+from nodectl.disk.release import plan_release, refuse_held
 from nodectl.disk.steps import (
     DESTRUCTIVE,
     DeactivateGroup,
@@ -144,7 +144,9 @@ def plan_layout(
     check_firmware(machine, layout)
     if not wish.keep_equal:  # before anything else: whose disk it is matters most
         plan_release(machine, list(chosen.values()), unmount=wish.unmount)
-    if any(disk.contents is None for disk in chosen.values()):
+    unseen = [disk for disk in chosen.values() if disk.contents is None]
+    refuse_held(unseen, unmount=wish.unmount)
+    if unseen:
         raise ValueError("the contents of a disk were not looked at")
     placed = {each.id: _placed(layout, each.id, chosen[each.id]) for each in layout.used_disks}
     kept = _kept_sets(machine, layout, chosen, placed, wish)
@@ -160,8 +162,7 @@ def plan_layout(
     touched = {each.id for each in layout.stacks if layout.disks_below(each.id) & set(written)}
     plan_stack(layout, touched, stack, new_uuid)
     filesystems = plan_filesystems(layout, chosen, placed, stack, found, new_uuid)
-    sectors = max(disk.logical_sector for disk in chosen.values())
-    check_room(layout, filesystems, wish.image_bytes, sector=sectors)
+    check_room(layout, filesystems, wish.image_bytes, chosen)
     steps = (
         *releases,
         *table_steps(layout, written, placed, partitions, uuids),

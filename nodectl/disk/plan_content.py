@@ -108,8 +108,7 @@ def check_room(
     layout: Layout,
     filesystems: Sequence[PlannedFilesystem],
     image_bytes: int,
-    *,
-    sector: int,
+    chosen: Mapping[str, DiskFacts],
 ) -> None:
     """Refuse what cannot fit, before anything is written.
 
@@ -121,6 +120,7 @@ def check_room(
     """
     for each in filesystems:
         fs = each.filesystem
+        sector = max(chosen[disk].logical_sector for disk in layout.disks_below(fs.volume))
         needed = max(min_fs_bytes(fs.type, sector), fs.min_used)
         if not each.is_kept and each.size < needed:
             what = f"its content needs {size_words(needed)}"

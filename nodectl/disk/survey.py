@@ -1,17 +1,21 @@
 """Look at this machine's disks and plan a layout onto them. Writes nothing."""
 
 import os
+import time
 import uuid
 from collections.abc import Sequence
 
 from nodectl.disk.choose import choose_disks, named_disks
-from nodectl.disk.facts import DiskFacts, MachineFacts
+from nodectl.disk.facts import DiskFacts, MachineFacts, UseKind
 from nodectl.disk.model import Layout
 from nodectl.disk.plan import DiskPlan, PlanWish, plan_layout
 from nodectl.disk.probe import disk_named, probe_contents, probe_machine
 from nodectl.disk.probe_stack import probe_stack
 from nodectl.disk.release import refuse_held
 from nodectl.errors import NeedsRoot
+
+_CLAIM_WAIT_S = 3.0
+_CLAIM_POLL_S = 0.1
 
 
 def look_and_plan(layout: Layout, words: Sequence[str], wish: PlanWish) -> DiskPlan:
@@ -25,14 +29,25 @@ def look_and_plan(layout: Layout, words: Sequence[str], wish: PlanWish) -> DiskP
         LayoutUnfit: the layout is not for this machine.
     """
     need_root()
+    deadline = time.monotonic() + _CLAIM_WAIT_S
+    while True:
+        machine, chosen = _look(layout, words, wish)
+        claimed = any(use.kind is UseKind.CLAIMED for d in chosen.values() for use in d.uses)
+        if not claimed or time.monotonic() > deadline:
+            return plan_layout(machine, layout, chosen, wish, uuid.uuid4)
+        time.sleep(_CLAIM_POLL_S)  # udev or an assembly that has just begun
+
+
+def _look(
+    layout: Layout, words: Sequence[str], wish: PlanWish
+) -> tuple[MachineFacts, dict[str, DiskFacts]]:
     named = {name: disk_named(word) for name, word in named_disks(layout, words).items()}
     machine = probe_machine()
     chosen = choose_disks(machine.disks, layout, named)
     if not wish.keep_equal:  # before its content: it may not even be readable
         refuse_held(list(chosen.values()), unmount=wish.unmount)
     machine, looked = look_into(machine, list(chosen.values()))
-    chosen = dict(zip(chosen, looked, strict=True))
-    return plan_layout(machine, layout, chosen, wish, uuid.uuid4)
+    return machine, dict(zip(chosen, looked, strict=True))
 
 
 def look_into(
