@@ -100,7 +100,7 @@ KINDS = {"object": dict, "array": list, "string": str, "integer": int, "boolean"
          "number": (int, float)}  # fmt: skip
 
 
-def _fits(value: Any, schema: Any, place: str = "") -> list[str]:
+def _fits(value: Any, schema: Any, place: str = "") -> list[str]:  # noqa: ANN401 - JSON
     """Return where a document does not fit; only the words that our schema uses are known."""
     if "anyOf" in schema:
         return [] if any(not _fits(value, each) for each in schema["anyOf"]) else [place]
@@ -116,7 +116,7 @@ def _fits(value: Any, schema: Any, place: str = "") -> list[str]:
     return [] if re.search(schema.get("pattern", ""), str(value)) else [place]
 
 
-def _fits_object(value: dict[str, Any], schema: Any, place: str) -> list[str]:
+def _fits_object(value: dict[str, Any], schema: Any, place: str) -> list[str]:  # noqa: ANN401
     known = schema["properties"]
     wrong = [f"{place}.{key}" for key in value if key not in known]
     wrong += [f"{place}.{key}" for key in schema.get("required", ()) if key not in value]
