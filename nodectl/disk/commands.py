@@ -81,7 +81,10 @@ def _table(step: Step) -> Commands:
         case ShowPartitions() if step.is_map:
             return (("kpartx", "-a", "-s", "-p", "-part", step.disk),)
         case ShowPartitions():
-            return (("partx", "--update", step.disk),)
+            # Without a range partx 2.38 goes as far as there are partitions: a disk with the
+            # numbers 1, 2, 5 and 6 would keep its logical ones to itself.
+            last = max(entry.number for entry in step.entries)
+            return (("partx", "--update", "--nr", f"1:{last}", step.disk),)
         case SealTable():
             quietly = ("--no-reread", "--no-tell-kernel", "--quiet")
             return (("sfdisk", *quietly, "--disk-id", step.disk, step.uuid),)

@@ -1,5 +1,6 @@
 """Look at this machine's disks and plan a layout onto them. Writes nothing."""
 
+import contextlib
 import os
 import time
 import uuid
@@ -12,8 +13,10 @@ from nodectl.disk.plan import DiskPlan, PlanWish, plan_layout
 from nodectl.disk.probe import disk_named, probe_contents, probe_machine
 from nodectl.disk.probe_stack import probe_stack
 from nodectl.disk.release import refuse_held
-from nodectl.errors import NeedsRoot
+from nodectl.errors import CommandFailed, NeedsRoot, ToolMissing
+from nodectl.run import run
 
+_SETTLE_S = 20
 _CLAIM_WAIT_S = 3.0
 _CLAIM_POLL_S = 0.1
 
@@ -29,6 +32,7 @@ def look_and_plan(layout: Layout, words: Sequence[str], wish: PlanWish) -> DiskP
         LayoutUnfit: the layout is not for this machine.
     """
     need_root()
+    _settle()
     deadline = time.monotonic() + _CLAIM_WAIT_S
     while True:
         machine, chosen = _look(layout, words, wish)
@@ -36,6 +40,12 @@ def look_and_plan(layout: Layout, words: Sequence[str], wish: PlanWish) -> DiskP
         if not claimed or time.monotonic() > deadline:
             return plan_layout(machine, layout, chosen, wish, uuid.uuid4)
         time.sleep(_CLAIM_POLL_S)  # udev or an assembly that has just begun
+
+
+def _settle() -> None:
+    """Let udev finish what it has begun: it assembles arrays of disks that were just released."""
+    with contextlib.suppress(ToolMissing, CommandFailed):  # no udev: nobody assembles anything
+        run(["udevadm", "settle", f"--timeout={_SETTLE_S}"])
 
 
 def _look(
