@@ -194,6 +194,11 @@ def _table_specific(part: Partition, disk: DiskWish) -> Iterator[tuple[str, str]
         (bool(other), "flags", f"an MBR has no flag {', '.join(other)} (only active)"),
         (part.logical and active, "flags", "a logical partition cannot be active"),
         (
+            part.logical and part.preserve is not Preserve.NONE,
+            "preserve",
+            "a logical partition cannot be kept, since its extended one is made anew",
+        ),
+        (
             number is not None and part.logical != (number > MBR_PRIMARIES),
             "number",
             "primary partitions are 1 to 4, logical ones 5 and more",

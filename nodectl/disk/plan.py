@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from uuid import UUID
 
-from nodectl.disk.compare import Found, find_existing
+from nodectl.disk.compare import UNFINISHED_GPT, UNFINISHED_MBR, Found, find_existing
 from nodectl.disk.facts import DiskFacts, MachineFacts
 from nodectl.disk.kinds import TableKind
 from nodectl.disk.model import Layout
@@ -20,6 +20,7 @@ from nodectl.disk.plan_content import (
     PlannedFilesystem,
     check_room,
     format_steps,
+    is_intact,
     mount_steps,
     plan_filesystems,
 )
@@ -152,7 +153,10 @@ def plan_layout(
     kept = _kept_sets(machine, layout, chosen, placed, wish)
     found = _joined(kept)
     written = {
-        name: disk for name, disk in chosen.items() if not any(name in ids for ids, _ in kept)
+        name: disk
+        for name, disk in chosen.items()
+        if not any(name in ids for ids, _ in kept)
+        and not is_intact(layout, name, disk, placed[name])
     }
     releases = plan_release(machine, list(written.values()), unmount=wish.unmount)
     disks = _planned_disks(layout, chosen, written, placed, new_uuid)
@@ -282,6 +286,7 @@ def _planned_disks(
         disk = chosen[wish.id]
         old = disk.contents.table_uuid if disk.contents else ""
         stays = wish.id not in written or any(each.kept for each in placed[wish.id])
+        stays = stays and not old.upper().startswith((UNFINISHED_GPT, UNFINISHED_MBR.upper()))
         uuid = str(new_uuid()).upper()
         if wish.table is TableKind.MBR:
             uuid = f"0x{uuid[:8].lower()}"

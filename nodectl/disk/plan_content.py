@@ -82,10 +82,46 @@ def _kept_signatures(
     return there
 
 
+def is_intact(layout: Layout, name: str, disk: DiskFacts, places: Sequence[Placed]) -> bool:
+    """Say whether everything on a disk is kept, so that nothing at all is written to it."""
+    contents = disk.contents
+    if contents is None:
+        return False
+    kept = [each for each in places if each.partition and each.kept]
+    if len(kept) != len(places) or len(kept) != len(contents.partitions):
+        return False
+    there = {
+        each.partition.id: each.kept.signatures for each in kept if each.partition and each.kept
+    }
+    if not kept:
+        there = {name: contents.signatures}
+        if contents.table or layout.filesystem_on(name) is None:
+            return False
+    built_on = {below for each in layout.stacks for below in layout.below(each.id)}
+    for volume, signatures in there.items():
+        fs = layout.filesystem_on(volume)
+        if volume in built_on or (fs and not _is_kept(fs, signatures)):
+            return False
+    return True
+
+
+def _is_kept(fs: Filesystem, signatures: Sequence[Signature]) -> bool:
+    return fs.preserve is not Preserve.NONE and _found(fs, signatures) is not None
+
+
+def _found(fs: Filesystem, signatures: Sequence[Signature]) -> Signature | None:
+    fitting = (
+        each
+        for each in signatures
+        if each.type == fs.type and (not fs.label or each.label == fs.label)
+    )
+    return next(fitting, None)
+
+
 def _kept_uuid(fs: Filesystem, device: str, signatures: Sequence[Signature]) -> str:
-    for each in signatures:
-        if each.type == fs.type and (not fs.label or each.label == fs.label):
-            return each.uuid
+    found = _found(fs, signatures)
+    if found:
+        return found.uuid
     if fs.preserve is Preserve.KEEP:
         now = ", ".join(each.type for each in signatures) or "nothing that is known"
         label = f" labelled {fs.label}" if fs.label else ""

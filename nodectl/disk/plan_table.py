@@ -87,8 +87,6 @@ def table_steps(
     shows: list[Step] = []
     for wish in wishes:
         disk, places = written[wish.id], placed[wish.id]
-        if layout_keeps_disk(layout, wish, disk):
-            continue
         if wish.discard and not any(each.kept for each in places):
             discards.append(DiscardBlocks(device=disk.path))
         wipes.append(_wipe(disk, places))
@@ -111,15 +109,6 @@ def table_steps(
         if not each.is_kept and any(each.disk == disk.path for disk in written.values())
     ]
     return (*discards, *wipes, *tables, *shows, *fresh)
-
-
-def layout_keeps_disk(layout: Layout, wish: DiskWish, disk: DiskFacts) -> bool:
-    """Say whether a disk without table carries a filesystem that stays."""
-    fs = layout.filesystem_on(wish.id)
-    if wish.table is not TableKind.NONE or fs is None or fs.preserve == "none":
-        return False
-    there = disk.contents.signatures if disk.contents else ()
-    return any(each.type == fs.type for each in there)
 
 
 def _unfinished(wish: DiskWish, uuid: str) -> str:

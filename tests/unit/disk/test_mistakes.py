@@ -136,13 +136,13 @@ CASES = [
     ('id = "two"', 'id = "two"\nalignment = "1000"', "disk[1].alignment: must be a multiple of 4"),
     ('id = "two"', 'id = "two"\nrole = "data"', "disk[1].role: the system is mounted from 'two'"),
     ('id = "old"', 'id = "old"\nrole = "system"', "disk[2].role: nothing that the system is mount"),
-    ('id = "old"', 'id = "old"\nrole = "sytsem"', "disk[2].role: must be one of system, data"),
+    ('id = "old"', 'id = "old"\nrole = "none"', "disk[2].role: must be one of system, data"),
     ('id = "old"', 'id = "old"\nmatch.hctl = "0:0"', None),
     ('table = "mbr"', 'table = "none"', 'disk[2].table: a disk with table = "none" has no partit'),
     # ---- partitions
     ('size = "512MiB"', 'size = "16MiB"', "partition[0].size: an ESP holds FAT32, which needs 33 "),
     ('size = "512MiB"', 'size = "512 quarks"', "partition[0].size: not a size"),
-    ('size = "512MiB"', 'size = "512MiB"\nstart = "1000"', "partition[0].start: must be a multipl"),
+    ('size = "512MiB"', 'size = "512MiB"\nstart = "1000"', "partition[0].start: must be a mult"),
     ('id = "pv"\ndisk = "two"', 'id = "pv"\ndisk = "two"\nstart = "50GiB"',
      "partition[3].start: overlaps 'm2', which ends at"),
     ('id = "pv"\ndisk = "two"', 'id = "pv"\ndisk = "two"\nnumber = 0', "partition[3].number: numb"),
@@ -155,6 +155,7 @@ CASES = [
     ('type = "lvm"', 'type = "lvm2"', "partition[3].type: 'lvm2' is neither a GUID"),
     ('type = "83"', 'type = "8"\nlabel = "x"', "partition[5].label: an MBR has no names"),
     ('type = "83"', 'type = "83"\nnumber = 2', "partition[5].number: primary partitions are 1 to "),
+    ('type = "83"', 'type = "83"\npreserve = "keep"', "partition[5].preserve: a logical partition"),
     # ---- RAID, LVM, LUKS
     ('level = "raid1"', 'level = "raid5"', "raid[0].devices: raid5 needs 3 devices, here are 2"),
     ('level = "raid1"', 'level = "raid1"\nchunk = "64KiB"', "raid[0].chunk: raid1 has no chunks"),
