@@ -89,6 +89,7 @@ def checked_request(pem: bytes) -> ec.EllipticCurvePublicKey:
         ValueError,
         InvalidSignature,
         UnsupportedAlgorithm,  # a curve or hash that nobody has
+        x509.InvalidVersion,
         x509.UnsupportedGeneralNameType,
     ) as exc:
         raise InvalidInput("the request for a certificate is damaged") from exc

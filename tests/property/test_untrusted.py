@@ -283,9 +283,17 @@ STRANGE_CURVE = bytes.fromhex(
 )
 
 
-def test_a_request_for_a_key_of_an_unknown_kind_is_refused() -> None:
+@pytest.mark.parametrize(
+    "der",
+    [
+        STRANGE_CURVE,
+        STRANGE_CURVE.replace(b"\x02\x01\x00", b"\x02\x01\x02", 1),  # of version 3
+        STRANGE_CURVE.replace(b"\x08\xce*", b"\x08*\x86").replace(b"\x04\x03\x02", b"\x04\x03\x63"),
+    ],
+)
+def test_a_request_for_a_key_of_an_unknown_kind_is_refused(der: bytes) -> None:
     name = b"CERTIFICATE REQUEST"
-    coded = base64.encodebytes(STRANGE_CURVE)
+    coded = base64.encodebytes(der)
     with pytest.raises(InvalidInput, match="damaged"):
         checked_request(b"-----BEGIN %s-----\n%s-----END %s-----\n" % (name, coded, name))
 
