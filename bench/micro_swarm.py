@@ -8,6 +8,7 @@ the swarm; with more, each keeps what it got, to pass it on. On two cores all en
 
 import argparse
 import asyncio
+import contextlib
 import json
 import multiprocessing
 import os
@@ -25,6 +26,7 @@ from blake3 import blake3
 
 from nodectl.content.frame import FrameRef
 from nodectl.ids import ChunkId, FrameId, Root
+from nodectl.listen import Address, listening
 from nodectl.store.memory import MemoryStore
 from nodectl.store.model import StoredFrame
 from nodectl.swarm.client import FetchOptions, fetch
@@ -96,10 +98,9 @@ async def node(
     server = SwarmServer()
     app = web.Application()
     server.mount(app)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    me = PeerInfo(name=name, url=f"http://127.0.0.1:{runner.addresses[0][1]}")
+    stack = contextlib.AsyncExitStack()
+    bound = await stack.enter_async_context(listening(app, Address("127.0.0.1", 0), what=name))
+    me = PeerInfo(name=name, url=bound.url("http"))
     share = await server.add_swarm(task, store)
     pipe.send(me)
     before = usage()
@@ -127,7 +128,7 @@ async def node(
             "failures": report.failures if report else {},
         }
     )
-    await runner.cleanup()
+    await stack.aclose()
 
 
 def run_node(
