@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from nodectl.door import Door, DoorLimits
+from nodectl.door import STRANGERS, Door, DoorLimits, Strangers, allow_many_files
 from nodectl.errors import InvalidInput, PortInUse
 
 CONTROL_PORT = 7443
@@ -124,6 +124,10 @@ async def listening(
         PortInUse: the address is taken.
         InvalidInput: it is no address of this machine, or needs more rights.
     """
+    limits = limits or DoorLimits()
+    # Of the files that may be open at most a quarter is for strangers.
+    strangers = Strangers(min(limits.strangers, allow_many_files() // 4))
+    app[STRANGERS] = strangers
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -133,7 +137,7 @@ async def listening(
     )
     await runner.setup()
     try:
-        site = Door(runner, listen.host, listen.port, tls=tls, limits=limits or DoorLimits())
+        site = Door(runner, listen.host, listen.port, tls=tls, limits=limits, strangers=strangers)
         try:
             await site.start()
         except OSError as exc:

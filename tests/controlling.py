@@ -18,6 +18,7 @@ from nodectl.controller.api import Clocks
 from nodectl.controller.jobs import Patience
 from nodectl.controller.members import Members
 from nodectl.controller.serve import control_server
+from nodectl.door import DoorLimits
 from nodectl.events import Event, Observer, StepProgress
 from nodectl.ids import Root
 from nodectl.listen import Address
@@ -84,12 +85,18 @@ async def running(
     port: int = 0,
     patience: Patience | None = None,
     now: Callable[[], float] = time.time,
+    door: DoorLimits | None = None,
 ) -> AsyncIterator[Controller]:
     """Run the controller of a state folder."""
     clocks = Clocks(now=now, rng=random.Random(1))
     with SqliteCatalog(state.catalog) as catalog:
         async with control_server(
-            catalog, state.realm, Address("127.0.0.1", port), clocks=clocks, patience=patience
+            catalog,
+            state.realm,
+            Address("127.0.0.1", port),
+            clocks=clocks,
+            patience=patience,
+            door=door,
         ) as bound:
             yield Controller(state=state, url=bound.url("https"), port=bound.port)
 

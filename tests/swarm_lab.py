@@ -11,6 +11,7 @@ from aiohttp.typedefs import Handler
 from blake3 import blake3
 
 from nodectl.content.frame import FrameRef
+from nodectl.door import STRANGERS, Door, DoorLimits, Strangers
 from nodectl.errors import ControllerUnreachable
 from nodectl.ids import ChunkId, FrameId, Root
 from nodectl.store.memory import MemoryStore
@@ -106,6 +107,7 @@ class Lab:
         limits: Limits | None = None,
         store: MemoryStore | None = None,
         on_span: Handler | None = None,
+        door: DoorLimits | None = None,
     ) -> Peer:
         limits = limits or self._limits
         store = store or MemoryStore()
@@ -115,9 +117,11 @@ class Lab:
             server._on_span = on_span  # type: ignore[assignment,method-assign]
         app = web.Application()
         server.mount(app)
+        door = door or DoorLimits()
+        strangers = app[STRANGERS] = Strangers(door.strangers)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = Door(runner, "127.0.0.1", 0, tls=None, limits=door, strangers=strangers)
         await site.start()
         host, port = runner.addresses[0][:2]
         info = PeerInfo(name=name, url=f"http://{host}:{port}")

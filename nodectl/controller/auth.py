@@ -21,6 +21,7 @@ from nodectl.catalog.records import NodeRecord
 from nodectl.controller import policy
 from nodectl.controller.audit import Audit
 from nodectl.controller.members import Members, good_certificate
+from nodectl.door import STRANGERS
 from nodectl.errors import (
     AlreadyThere,
     ContentInvalid,
@@ -195,7 +196,10 @@ class Gate:
             except MacRefused as exc:
                 log.info("%s %s from %s: %s", request.method, request.path, request.remote, exc)
                 self._audit.refused(str(exc), path=request.path, address=request.remote or "")
-                return web.Response(status=HTTPStatus.UNAUTHORIZED)
+                refusal = web.Response(status=HTTPStatus.UNAUTHORIZED)
+                refusal.force_close()
+                return refusal
+            request.app[STRANGERS].prove(request.transport)
             self._heard.note(node.name, request.remote or "")
             request[NODE], request[MEMBER] = node.name, node
             self._check_rights(request, node)

@@ -17,6 +17,7 @@ from nodectl.catalog.model import Catalog
 from nodectl.controller.api import Clocks, ControlApi
 from nodectl.controller.audit import realm_audit
 from nodectl.controller.jobs import Patience
+from nodectl.door import DoorLimits
 from nodectl.errors import NodectlError
 from nodectl.listen import Address, listening
 from nodectl.trust.ca import ChangingServer, server_context
@@ -35,6 +36,7 @@ async def control_server(
     *,
     clocks: Clocks | None = None,
     patience: Patience | None = None,
+    door: DoorLimits | None = None,
 ) -> AsyncIterator[Address]:
     """Serve the control API while the context lasts; yields the address with its real port.
 
@@ -53,7 +55,9 @@ async def control_server(
         api.use(changed)
 
     async with (
-        listening(api.application(), listen, tls=tls.context, what="the controller") as address,
+        listening(
+            api.application(), listen, tls=tls.context, what="the controller", limits=door
+        ) as address,
         background(api.watch_silence(), _watch_realm(realm_folder, use)),
     ):
         yield address

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from nodectl.content.frame import FrameRef, check_frame_id
+from nodectl.door import STRANGERS
 from nodectl.errors import MacRefused, NodectlError
 from nodectl.ids import Root, id_from_hex
 from nodectl.store.model import Store
@@ -166,7 +167,11 @@ class SwarmServer:
             self._count["unauthorised"] += 1
             _log.info("refused %s: %s", request.remote, exc)
             headers = {TIME_HEADER: str(self._now_ms())}
-            raise web.HTTPUnauthorized(text="", headers=headers) from None
+            refusal = web.HTTPUnauthorized(text="", headers=headers)
+            refusal.force_close()
+            raise refusal from None
+        if STRANGERS in request.app:
+            request.app[STRANGERS].prove(request.transport)
         served.admission.saw(client, self._clock())
         return served, client
 

@@ -15,8 +15,10 @@ import pytest
 from aiohttp import web
 from controlling import new_controller, run_async, running
 from swarm_lab import KEY, QUICK, Lab, lab, make_frames, make_task
+from yarl import URL
 
-from nodectl.door import DoorLimits
+from nodectl.background import background
+from nodectl.door import STRANGERS, DoorLimits, place_of
 from nodectl.listen import Address, listening
 from nodectl.store.model import StoredFrame
 from nodectl.swarm.limits import Limits
@@ -257,3 +259,199 @@ async def _post(url: str, data: io.BytesIO | AsyncIterator[bytes], tls: ssl.SSLC
         session.post(url, data=data, ssl=tls, server_hostname="controller.nodectl") as response,
     ):
         return response.status
+
+
+class Crowd:
+    """A stranger who opens connection after connection and says nothing, from one address."""
+
+    def __init__(self, port: int, address: str, said: bytes = b"") -> None:
+        self._port = port
+        self._address = address
+        self._said = said
+        self.opened = 0
+
+    async def _hold(self) -> None:
+        with contextlib.suppress(OSError):
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", self._port, local_addr=(self._address, 0)
+            )
+            self.opened += 1
+            writer.write(self._said)
+            try:
+                await reader.read()
+            finally:
+                writer.transport.abort()
+
+    async def _again_and_again(self) -> None:
+        while True:
+            await self._hold()
+            await asyncio.sleep(0.01)
+
+    @contextlib.asynccontextmanager
+    async def pressing(self, at_once: int) -> AsyncIterator[None]:
+        async with background(*(self._again_and_again() for _ in range(at_once))):
+            while self.opened < at_once:  # noqa: ASYNC110 - what it waits for is a count
+                await asyncio.sleep(0.01)
+            yield
+        await asyncio.sleep(0.05)  # what was aborted is closed by the loop
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /v1/swarm HTTP/1.1\r\nX: ", b"GET / HTTP/1.1\r\n\r\n"])
+def test_peers_go_on_while_a_stranger_opens_a_thousand_connections(said: bytes) -> None:
+    door = DoorLimits(per_address=100, local_too=True, head_s=0.5)
+
+    async def main() -> None:
+        async with lab(TASK, limits=QUICK) as made:
+            seeder = await made.add("seeder", FRAMES, door=door)
+            crowd = Crowd(int(seeder.info.url.rpartition(":")[2]), "127.0.0.2", said)
+            async with crowd.pressing(400):
+                node = await made.add("n1")
+                await node.fetch(limits=QUICK)
+                assert node.share.complete
+                while crowd.opened < 1000:  # noqa: ASYNC110 - what it waits for is a count
+                    await asyncio.sleep(0.05)
+                late = await made.add("n2")
+                await late.fetch(limits=QUICK)
+                assert late.share.complete
+
+    run_async(main())
+
+
+def test_operators_go_on_while_a_stranger_never_begins_with_tls(tmp_path: Path) -> None:
+    """Connections count from the moment they are accepted, before TLS."""
+
+    async def main() -> None:
+        state = new_controller(tmp_path / "c")
+        limits = DoorLimits(per_address=60, local_too=True, handshake_s=30)
+        async with running(state, door=limits) as controller:
+            crowd = Crowd(controller.port, "127.0.0.2")
+            async with crowd.pressing(200), controller.operator() as operator:
+                assert await operator.releases() == []
+                opened = crowd.opened
+                assert await operator.nodes()
+                assert opened >= 200
+
+    run_async(main())
+
+
+def test_the_oldest_stranger_leaves_and_a_member_never() -> None:
+    async def member(request: web.Request) -> web.Response:
+        if "Authorization" in request.headers:
+            request.app[STRANGERS].prove(request.transport)
+        return web.Response(text="ok")
+
+    async def main() -> None:
+        app = web.Application()
+        app.router.add_get("/", member)
+        limits = DoorLimits(strangers=20, head_s=30)
+        listen = Address("127.0.0.1", 0)
+        async with (
+            listening(app, listen, what="a test", limits=limits) as bound,
+            aiohttp.ClientSession() as session,
+            contextlib.AsyncExitStack() as held,
+        ):
+            url = bound.url("http")
+            headers = {"Authorization": "x"}
+            async with session.get(url, headers=headers) as response:
+                await response.read()
+                ours = response.connection
+            readers = []
+            for _ in range(100):
+                reader, writer = await asyncio.open_connection(bound.host, bound.port)
+                held.callback(writer.close)
+                readers.append(reader)
+            for reader in readers[:80]:
+                with contextlib.suppress(ConnectionError):
+                    assert await reader.read() == b""
+            assert len(app[STRANGERS]) == 20
+            assert not any(reader.at_eof() for reader in readers[80:])
+            async with session.get(url, headers=headers) as response:  # over the same connection
+                assert await response.text() == "ok"
+            assert ours is None or ours.protocol is not None
+            assert len(app[STRANGERS]) == 20
+
+    run_async(main())
+
+
+@pytest.mark.parametrize(
+    ("address", "place"),
+    [
+        ("10.0.0.7", "10.0.0.7"),
+        ("::ffff:10.0.0.7", "10.0.0.7"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("127.0.0.9", "local"),
+        ("::1", "local"),
+        ("::ffff:127.0.0.1", "local"),
+        ("", ""),
+    ],
+)
+def test_an_address_counts_as_what_one_machine_has(address: str, place: str) -> None:
+    assert place_of(address) == place
+
+
+# --- wrong credentials on the data plane ---------------------------------------------------------
+
+_PATHS = ["/have", "/have?wait_ms=0&at=http%3A%2F%2Fh%3A1", "/spans/0", "/spans/0?urgent=1",
+          "/spans/999999", "/spans/0?frames=0"]  # fmt: skip
+
+
+def _headers_of_strangers(target: str) -> dict[str, str | None]:
+    request, now_ms = Signed("GET", target), int(time.time() * 1000)
+
+    def signed(request: Signed = request, *, key: bytes = KEY, unix_ms: int = now_ms) -> str:
+        return sign_request(request, client="bad", key=key, unix_ms=unix_ms)
+
+    good = signed()
+    return {
+        "none": None,
+        "empty": "",
+        "another scheme": "Basic " + good,
+        "no key": signed(key=bytes(32)),
+        "the key of another swarm": signed(key=b"o" * 32),
+        "for another path": signed(Signed("GET", target + "x")),
+        "for another method": signed(Signed("HEAD", target)),
+        "for another body": signed(Signed("GET", target, b"body")),
+        "expired": signed(unix_ms=now_ms - 121_000),
+        "of the future": signed(unix_ms=now_ms + 121_000),
+        "of 1970": signed(unix_ms=0),
+        "in capitals": good.upper(),
+        "another name": good.replace(" bad ", " good "),
+        "one digit changed": good[:-1] + ("0" if good[-1] != "0" else "1"),
+        "twice": f"{good} {good}",
+    }
+
+
+@pytest.mark.parametrize("path", _PATHS)
+def test_wrong_credentials_get_nothing_from_a_peer(path: str) -> None:
+    async def main() -> None:
+        async with lab(TASK, limits=QUICK) as made, aiohttp.ClientSession() as session:
+            peer = await made.add("n1", FRAMES)
+            target = f"/v1/swarm/{TASK.root.hex()}/data{path}"
+
+            async def ask(header: str | None) -> tuple[int, bytes, bool]:
+                headers = {} if header is None else {"Authorization": header}
+                url = URL(peer.info.url + target, encoded=True)
+                async with session.get(url, headers=headers) as answer:
+                    return answer.status, await answer.read(), "X-Nodectl-Time" in answer.headers
+
+            for name, header in _headers_of_strangers(target).items():
+                assert await ask(header) == (401, b"", True), name
+            now_ms = int(time.time() * 1000)
+            good = sign_request(Signed("GET", target), client="n2", key=KEY, unix_ms=now_ms)
+            assert (await ask(good))[0] != 401
+            assert await ask(good) == (401, b"", True)  # replayed
+
+    run_async(main())
+
+
+def test_one_that_is_refused_has_to_connect_again() -> None:
+    async def main() -> None:
+        async with lab(TASK, limits=QUICK) as made, aiohttp.ClientSession() as session:
+            peer = await made.add("n1", FRAMES)
+            url = f"{peer.info.url}/v1/swarm/{TASK.root.hex()}/data/have"
+            async with session.get(url) as answer:
+                assert answer.status == 401
+                assert answer.headers["Connection"] == "close"
+
+    run_async(main())
