@@ -36,7 +36,8 @@ async def _status(url: str, held: HeldRoot, path: str) -> int:
 
 async def _until_refused(url: str, held: HeldRoot) -> None:
     async with asyncio.timeout(WITHIN_S):
-        while {await _status(url, held, path) for path in ("/have", "/spans/0")} != {401}:
+        paths = ("/have", "/spans/0?urgent=1")
+        while {await _status(url, held, path) for path in paths} != {401}:  # noqa: ASYNC110 - the peer hears of it when it announces
             await asyncio.sleep(0.5)
 
 
@@ -58,7 +59,7 @@ def test_a_removed_node_is_out_of_both_planes_within_a_minute(
     goes.kill()  # from now on it is ours, with all that it had
     (held,) = StateFolder(tmp_path / "gone").held_roots()
     for url in (controller["peer_url"], stays["peer_url"]):
-        assert asyncio.run(_status(url, held, "/spans/0")) == 200
+        assert asyncio.run(_status(url, held, "/spans/0?urgent=1")) == 200
 
     commands.ok("c", "node", "remove", "gone")
     commands.fails("gone", 43, "image", "list")  # at once
@@ -68,4 +69,4 @@ def test_a_removed_node_is_out_of_both_planes_within_a_minute(
     commands.ok("c", "swarm", "push", "g", "--nodes", "n1")
     (kept,) = StateFolder(tmp_path / "n1").held_roots()
     assert kept.swarm_key != held.swarm_key
-    assert asyncio.run(_status(stays["peer_url"], kept, "/spans/0")) == 200
+    assert asyncio.run(_status(stays["peer_url"], kept, "/spans/0?urgent=1")) == 200
