@@ -267,10 +267,29 @@ class ReleaseFailed(NodectlError):
     exit_code = 56
 
 
+
 class LayoutUnfit(NodectlError):
     """The layout is not for this machine: its firmware, its sectors, what is to be kept."""
 
     exit_code = 57
+
+
+class NotBootable(NodectlError):
+    """The image cannot boot from that layout; nothing was written."""
+
+    exit_code = 58
+
+
+class BootFailed(NodectlError):
+    """What makes the tree boot could not be made, or does not read back as it should."""
+
+    exit_code = 59
+
+
+class FirmwareRefused(NodectlError):
+    """The firmware's boot entries cannot be read or written."""
+
+    exit_code = 60
 
 
 class SelfInvalid(NodectlError):

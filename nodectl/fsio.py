@@ -221,7 +221,8 @@ def read_beneath(root_fd: int, relative: str, *, limit: int) -> bytes | None:
     except FileNotFoundError:
         return None
     with os.fdopen(fd, "rb") as file:
-        data = file.read(limit + 1)
+        # read() sets aside as many bytes as it is asked for
+        data = file.read(min(limit, os.fstat(fd).st_size) + 1)
     if len(data) > limit:
         raise ValueError(f"{relative} has more than {limit} bytes")
     return data

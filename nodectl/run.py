@@ -12,7 +12,7 @@ import shlex
 import signal
 import subprocess
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,8 @@ _PACKAGES = {
     "mkfs.xfs": "xfsprogs",
     "mkfs.btrfs": "btrfs-progs",
     "udevadm": "udev",
+    "nsenter": "util-linux",
+    "unshare": "util-linux",
 }
 
 
@@ -114,6 +116,48 @@ def run(
         msg = f"{line} ended with status {process.returncode}" + (f":\n{said}" if said else "")
         raise CommandFailed(msg)
     return Completed(argv=words, status=process.returncode, stdout=stdout, stderr=stderr)
+
+
+@contextlib.contextmanager
+def held(argv: Sequence[str | os.PathLike[str]]) -> Iterator[int]:
+    """Run a program that ends up in cat(1) as long as the block, and yield its process id.
+
+    It sees the end of its input when the block ends, or when this process is killed: what it
+    holds (a namespace) never outlives nodectl.
+
+    Raises:
+        ToolMissing: there is no such program.
+        CommandFailed: it did not come as far as cat.
+    """
+    words = tuple(os.fspath(word) for word in argv)
+    try:
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=_environment(),
+            start_new_session=True,
+        )
+    except FileNotFoundError as exc:
+        raise ToolMissing(f"the program {words[0]} is not installed") from exc
+    if process.stdin is None or process.stdout is None:
+        raise RuntimeError("the program was started without pipes")
+    try:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+        if process.stdout.readline() != b"\n":
+            said = _tail(process.communicate()[1])
+            raise CommandFailed(f"{shlex.join(words)} ended:\n{said}")
+        yield process.pid
+    finally:
+        if process.poll() is None:
+            try:
+                process.communicate(timeout=_GRACE_S)  # closes its input
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
 
 
 async def run_lines(
