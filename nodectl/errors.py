@@ -267,7 +267,6 @@ class ReleaseFailed(NodectlError):
     exit_code = 56
 
 
-
 class LayoutUnfit(NodectlError):
     """The layout is not for this machine: its firmware, its sectors, what is to be kept."""
 

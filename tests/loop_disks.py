@@ -6,7 +6,7 @@ import os
 import stat
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,6 +129,9 @@ class FolderImage:
     realm_id: str = "realm"
     kept_bytes: int = 0
     node_name: str = "node"
+
+    def paths(self) -> Iterable[str]:
+        return (str(path.relative_to(self.source)) for path in self.source.rglob("*"))
 
     def restore(self, target: Path, observer: Observer) -> FillResult:  # noqa: ARG002
         sh("cp", "--archive", f"{self.source}/.", target)

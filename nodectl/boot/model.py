@@ -67,6 +67,11 @@ class BootPlace:
     drivers: frozenset[str]  # kernel modules of the controllers of the root's disks
 
     @property
+    def esp_mounts(self) -> tuple[str, ...]:
+        """Where ESPs are mounted; both halves of a mirrored one are the same place."""
+        return tuple(dict.fromkeys(esp.mount for esp in self.esps))
+
+    @property
     def firmwares(self) -> frozenset[Firmware]:
         """What the layout has room for a loader of."""
         uefi = {Firmware.UEFI} if self.esps else set()

@@ -116,7 +116,7 @@ def plan_boot(facts: TreeFacts, texts: TreeTexts, place: BootPlace) -> BootPlan:
         label=vendor,
         file=file,
         kernels=facts.kernels,
-        files=tuple(f"{_strip(esp.mount)}/{name}" for esp in place.esps for name in starts),
+        files=tuple(f"{_strip(mount)}/{name}" for mount in place.esp_mounts for name in starts),
         has_menu=loader is not Loader.SYSTEMD_BOOT or bool(place.bios_disks),
     )
 
@@ -211,18 +211,18 @@ def _loaders(
     for disk in place.bios_disks:
         argv = (grub, "--target=i386-pc", "--recheck", "--no-floppy", disk)
         yield RunInside(argv=argv, timeout=LOADER_TIMEOUT_S)
-    for esp in place.esps:
+    for mount in place.esp_mounts:
         if loader is Loader.SYSTEMD_BOOT:
-            yield from _systemd_boot(esp.mount)
+            yield from _systemd_boot(mount)
         elif facts.family is Family.RHEL:
-            yield from _copied_grub(place, esp.mount, vendor)
+            yield from _copied_grub(place, mount, vendor)
         else:
             flags = ("--no-nvram", "--recheck", "--no-floppy", "--force-extra-removable")
-            where = (f"--efi-directory={esp.mount}", f"--bootloader-id={vendor}")
+            where = (f"--efi-directory={mount}", f"--bootloader-id={vendor}")
             words = ("grub-install", "--target=x86_64-efi", *where, *flags)
             yield RunInside(argv=words, timeout=LOADER_TIMEOUT_S)
             # It would make an entry at the first boot and put it before the network.
-            yield RemoveFile(path=f"{_strip(esp.mount)}/{FALLBACK_FOLDER}/fbx64.efi")
+            yield RemoveFile(path=f"{_strip(mount)}/{FALLBACK_FOLDER}/fbx64.efi")
 
 
 def _systemd_boot(mount: str) -> Iterator[BootStep]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
+from nodectl.boot.model import BootOrder
 from nodectl.cli.disk_plan import ask, plan_document, plan_text, read_layout, written_names
 from nodectl.cli.inventory import inventory_for
 from nodectl.cli.progress import observer_for
@@ -18,6 +19,25 @@ from nodectl.cli.releases import open_image
 if TYPE_CHECKING:
     from nodectl.disk.plan import DiskPlan
     from nodectl.node.clone import CloneReport, CloneWish, ImageSource
+
+
+_HOSTNAME = typer.Option(
+    "", "--hostname", help="Name of the clone. Without it: this machine's name in the realm."
+)
+_UNMOUNT = typer.Option(
+    False, "--unmount", help="Take down mounts and swap that are in use on the disks."
+)
+_VERIFY = typer.Option(
+    True, "--verify/--no-verify", help="Compare every entry with the image afterwards."
+)
+_STATE = typer.Option(None, "--state", envvar="NODECTL_STATE", help="State folder of nodectl.")
+_BOOT = typer.Option(
+    True, "--boot/--no-boot", help="Make it boot, where the layout has room for a loader."
+)
+_ORDER = typer.Option(BootOrder.LEAVE, "--boot-order", help="What the firmware tries first.")
+_ELSEWHERE = typer.Option(
+    False, "--for-other-machine", help="Write no boot entries into this machine's firmware."
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -34,38 +54,37 @@ def clone(
     layout: Path = typer.Option(
         None, "--layout", help="Disk layout (TOML). Without it: one ext4 root on the whole disk."
     ),
-    hostname: str = typer.Option(
-        "", "--hostname", help="Name of the clone. Without it: this machine's name in the realm."
-    ),
-    unmount: bool = typer.Option(
-        False, "--unmount", help="Take down mounts and swap that are in use on the disks."
-    ),
+    hostname: str = _HOSTNAME,
+    unmount: bool = _UNMOUNT,
     yes: bool = typer.Option(False, "--yes", help="Do not ask before the disk is overwritten."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Show the plan and stop."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON: the report, or the plan."),
     fresh_keys: bool = typer.Option(
         False, "--fresh-keys", help="Do not keep SSH host keys and the like of the old disk."
     ),
-    verify: bool = typer.Option(
-        True, "--verify/--no-verify", help="Compare every entry with the image afterwards."
-    ),
-    state: Path = typer.Option(
-        None, "--state", envvar="NODECTL_STATE", help="State folder of nodectl."
-    ),
+    boot: bool = _BOOT,
+    boot_order: BootOrder = _ORDER,
+    elsewhere: bool = _ELSEWHERE,
+    verify: bool = _VERIFY,
+    state: Path = _STATE,
 ) -> None:
     """Clone an image onto a disk: partition, format, restore, make it a machine of its own.
 
     Shows which disk it is by model, serial and size, and what is on it and will be lost; asks; then
     writes, reads back and reports. Nothing stays mounted or attached.
 
+    A layout with an EFI system partition gets a loader for UEFI, one with a BIOS boot partition one
+    for BIOS; the image must then have a kernel. Without either the disk is data.
+
     Status: 0 cloned and read back, 10/11/14 a path or value, 12 target full, 15/16 a program is
     missing or failed, 17 not root, 18 not confirmed, 20-29 content, 30 swarm, 40-43 realm and
     controller, 50 no such disk or several, 51 disk in use, 52 too small, 53 layout has mistakes,
     54 disk changed since the plan, 55 read back differs, 56 not released, 57 layout not for this
-    machine, 130 stopped.
+    machine, 58 the image cannot boot from it, 59 what boots could not be made, 130 stopped.
     """
     from nodectl.errors import InvalidInput
     from nodectl.ids import checked_name
+    from nodectl.node.booting import BootWish
     from nodectl.node.clone import CloneWish
 
     wanted = read_layout(layout)
@@ -80,6 +99,7 @@ def clone(
         node_name=name,
         verify=verify,
         unmount=unmount,
+        boot=BootWish(boots=boot, order=boot_order, elsewhere=elsewhere),
         inventory=None if dry_run else inventory_for(state, name),
         keep=not fresh_keys,
     )
@@ -92,10 +112,11 @@ def run_clone(
     """Plan, ask, clone and print."""
     import json
 
-    from nodectl.node.clone import clone_onto_disk, plan_clone, report_json
+    from nodectl.node.clone import check_boots, clone_onto_disk, plan_clone, report_json
 
     if dry_run:
         made = plan_clone(wish, source.plain_bytes + source.kept_bytes)
+        check_boots(wish, made, source)
         print(json.dumps(plan_document(made)) if as_json else plan_text(made))
         return
 
@@ -139,5 +160,17 @@ def report_text(report: "CloneReport") -> str:
     ]
     lines += [f"  host key {key}" for key in report.host_keys]
     lines += [f"  note: {note}" for note in report.notes]
+    lines.append(f"  boots by {_boot_text(report)}")
     lines += [f"  {place} UUID {fs_uuid}" for place, fs_uuid in report.filesystems.items()]
     return "\n".join(lines)
+
+
+def _boot_text(report: "CloneReport") -> str:
+    boot = report.boot
+    if boot is None:
+        return "nothing: it is data, or for machines that boot from the network"
+    words = [
+        f"UEFI ({boot.loader})" if each == "uefi" else "BIOS (GRUB)" for each in boot.firmwares
+    ]
+    lines = [f"{' and '.join(words)}, kernel {', '.join(boot.kernels)}"]
+    return "\n    firmware: ".join([*lines, *boot.entries])

@@ -17,6 +17,7 @@ from nodectl.cli import (
     cloner,
     demo,
     disk,
+    efiboot,
     image,
     inventory,
     job,
@@ -54,7 +55,7 @@ app = typer.Typer(
 
 for module in (
     demo, realm, realm_keys, token, serve, node, inventory, image, publisher, job, swarm, clone,
-    cloner, disk, store, audit, version,
+    cloner, efiboot, disk, store, audit, version,
 ):  # fmt: skip
     module.register(app)
 

@@ -7,11 +7,13 @@ compares it afterwards.
 import contextlib
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from nodectl.boot.apply import check_boot
+from nodectl.boot.model import BootPlace
 from nodectl.catalog.inventory import NodeInventory
 from nodectl.disk.apply import apply_plan, locked, released
 from nodectl.disk.config_files import layout_files
@@ -29,6 +31,15 @@ from nodectl.identity.old_root import NOTHING, OldRoot, read_old_disk
 from nodectl.identity.own import Owner, plan_own
 from nodectl.identity.rows import FSTAB
 from nodectl.ids import checked_name
+from nodectl.node.booting import (
+    BootReport,
+    BootWish,
+    boot_place,
+    boot_report,
+    check_image,
+    make_bootable,
+    write_entries,
+)
 
 _SHOWN_DIFFERENCES = 10
 
@@ -60,6 +71,9 @@ class ImageSource(Protocol):
     def node_name(self) -> str:
         """This machine's name in the realm: the clone's, where no other is asked for."""
 
+    def paths(self) -> Iterable[str]:
+        """Return the path of every entry, without leading "/"; brings the manifest if need be."""
+
     def restore(self, target: Path, observer: Observer) -> FillResult:
         """Put the tree into the empty, mounted `target`; its mount points are there already."""
 
@@ -83,6 +97,7 @@ class CloneWish:
     verify: bool = True  # compare the tree with the image after it was written
     unmount: bool = False  # take down mounts and swap that are in use on the disks
     inventory: NodeInventory | None = None  # what is said of the node; None: nothing
+    boot: BootWish = field(default_factory=BootWish)
     keep: bool = True  # take host keys and the like over from the node's old system on the disk
 
     def __post_init__(self) -> None:
@@ -105,6 +120,7 @@ class CloneReport:
     filesystems: dict[str, str]  # mount point or "swap" -> UUID
     entries: int
     plain_bytes: int
+    boot: BootReport | None  # None: the layout has no room for a loader, or it was not asked for
     verified: bool  # the tree was compared with the image; the first files always are
     seconds: dict[str, float]  # step -> how long it took
 
@@ -158,6 +174,7 @@ def clone_onto_disk(
         for folder in release_abandoned():
             watch.on(Note(text=f"released {folder}, left by a clone that was killed"))
     plan = plan_clone(wish, image.plain_bytes + image.kept_bytes)
+    place = check_boots(wish, plan, image)
     if not confirm(plan):
         raise NotConfirmed(
             f"{_names(plan)} was left as it is: the plan was not confirmed",
@@ -172,6 +189,7 @@ def clone_onto_disk(
         )
         filled, own = _write(plan, owner, image, folder, watch)
         files = _read_back(plan, wish, image, folder, own=own, observer=watch)
+        boot = _make_bootable(plan, wish, place, folder, watch) if place else None
     return CloneReport(
         disk=plan.disk.path,
         serial=plan.disk.serial,
@@ -190,9 +208,39 @@ def clone_onto_disk(
         },
         entries=filled.entries,
         plain_bytes=filled.plain_bytes,
+        boot=boot,
         verified=wish.verify,
         seconds=watch.seconds,
     )
+
+
+def check_boots(wish: CloneWish, plan: DiskPlan, image: ImageSource) -> BootPlace | None:
+    """Return where the clone will boot from, None where it will not; writes nothing.
+
+    Raises:
+        NotBootable: the layout has room for a loader, and the image cannot boot from it.
+    """
+    place = boot_place(plan) if wish.boot.boots else None
+    if place is not None:
+        check_image(image.paths(), place)
+    return place
+
+
+def _make_bootable(
+    plan: DiskPlan, wish: CloneWish, place: BootPlace, folder: Path, observer: Observer
+) -> BootReport:
+    """Mount once more, install what boots, read it back from another mount; then the entries."""
+    device = next(each.device for each in plan.mounts if each.path == "/")
+    with mounted(plan.mounts, folder) as root:
+        boot = make_bootable(root, place, device, observer)
+    with (
+        step(observer, "read back what boots"),
+        mounted(plan.mounts, folder, read_only=True) as root,
+    ):
+        check_boot(root, boot, place)
+    elsewhere = wish.boot.elsewhere or plan.disk.type == "loop"
+    entries = write_entries(boot, place, replace(wish.boot, elsewhere=elsewhere), observer)
+    return boot_report(boot, place, entries)
 
 
 def _old_root(
@@ -293,5 +341,4 @@ def _extra(plan: DiskPlan) -> frozenset[str]:
 
 def report_json(report: CloneReport) -> str:
     """Return the report as one line of JSON."""
-    fields = {name: getattr(report, name) for name in CloneReport.__dataclass_fields__}
-    return json.dumps(fields)
+    return json.dumps(asdict(report))

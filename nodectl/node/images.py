@@ -6,7 +6,7 @@ streaming.py), with a store on the target.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,6 +121,28 @@ class StoredImage:
         with DiskStore(kept) as there, DiskStore(self._state.store) as local:
             self._load_meta(ChainStore(local, there))
         return Restored(report=report, streamed=streamed)
+
+    def paths(self) -> Iterator[str]:
+        """Return the path of every entry, without leading "/".
+
+        Raises:
+            FrameMissing: the manifest is not here.
+            NodectlError: what the swarm raises.
+        """
+        if self._meta_missing():
+            self._bring_meta()
+        return (os.fsdecode(entry.path) for entry in self._manifest.entries())
+
+    def _bring_meta(self) -> None:
+        """Get the manifest into memory, from this machine's store or else from the swarm."""
+        with lease(self._state.store), DiskStore(self._state.store) as store:
+            try:
+                self._load_meta(store)
+            except FrameMissing:
+                from nodectl.node.streaming import fetch_manifest  # noqa: PLC0415 - the swarm
+
+                fetch_manifest(self._membership, self._held, store)
+                self._load_meta(store)
 
     def restore(self, target: Path, observer: Observer) -> "FillResult":
         """Put the tree into the empty, mounted `target`."""

@@ -10,7 +10,7 @@ import contextlib
 import queue
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,7 @@ from nodectl.content.tree import TreeManifest
 from nodectl.content.workers import WorkerPool
 from nodectl.content.writing import RestoreHandler
 from nodectl.errors import ControllerUnreachable, NodectlError
-from nodectl.events import Note, Observer
+from nodectl.events import Note, NullObserver, Observer
 from nodectl.ids import FrameId
 from nodectl.listen import Address, own_address
 from nodectl.node.client import ControlClient
@@ -91,6 +91,32 @@ def restore_from_swarm(
                 return restore.finish(), feed.result()
 
 
+def fetch_manifest(membership: Membership, held: HeldRoot, store: Store) -> None:
+    """Fetch the manifest alone into `store`, so that it can be looked at before any disk is.
+
+    Raises:
+        NodectlError: what the swarm and the store raise.
+    """
+    block = held.root_block
+    store.put_many([StoredFrame(FrameId(held.root), NO_CHUNK, len(block), block)])
+
+    async def fetch() -> None:
+        async with ControlClient(membership) as client:
+            swarm = NodeSwarm(client, membership, store)
+            async with listening_swarm(swarm, _ANY_PORT, _host_towards(membership)):
+                await swarm.seed(held)
+                await swarm.fetch_meta(held, NullObserver())
+
+    asyncio.run(fetch())
+
+
+def _host_towards(membership: Membership) -> Callable[[Address], str]:
+    """Return what says under which host a listening address is reached from the controller."""
+    controllers = membership.controllers
+    towards = controllers[0].partition("://")[2].rpartition(":")[0] if controllers else ""
+    return partial(own_address, towards=towards)
+
+
 class _Feed:
     """The thread in which the swarm runs, seen from the restore."""
 
@@ -152,11 +178,9 @@ class _Feed:
     async def _main(self) -> StreamResult:
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
-        controllers = self._membership.controllers
-        towards = controllers[0].partition("://")[2].rpartition(":")[0] if controllers else ""
         async with ControlClient(self._membership) as client, asyncio.TaskGroup() as group:
             swarm = NodeSwarm(client, self._membership, self._stores)
-            host_of = partial(own_address, towards=towards)
+            host_of = _host_towards(self._membership)
             async with listening_swarm(swarm, self._options.listen, host_of):
                 await swarm.seed(self._held)
                 announcing = group.create_task(self._announce(swarm))

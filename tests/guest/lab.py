@@ -263,7 +263,8 @@ def _sources() -> Iterator[tuple[str, bytes]]:
 
 def _machine(folder: Path, firmware: Firmware | None, memory: int) -> list[str]:
     words = [
-        "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-smp", "2",
+        "qemu-system-x86_64", "-machine", "q35,graphics=off", "-accel",
+        "tcg,thread=multi", "-smp", "2",
         "-cpu", "max,la57=off", "-m", str(memory), "-nodefaults", "-no-user-config",
         "-display", "none", "-no-reboot", "-serial", f"file:{folder / 'console'}",
         "-device", "virtio-rng-pci",

@@ -1,0 +1,48 @@
+"""Runs in a guest: clone the guest's own root onto a disk, as `nodectl clone` would.
+
+Arguments: layout file, node name, disks.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from guest.inside.golden import golden_root
+from loop_disks import FolderImage
+
+from nodectl.cli.clone import report_text
+from nodectl.disk.text import parse_layout
+from nodectl.events import Event, StepFinished, StepStarted
+from nodectl.node.booting import BootWish
+from nodectl.node.clone import CloneWish, clone_onto_disk, report_json
+
+
+@dataclass
+class Told:
+    def on(self, event: Event) -> None:
+        match event:
+            case StepStarted():
+                print("...", event.step, flush=True)
+            case StepFinished():
+                print(f"    {event.seconds:.1f} s", flush=True)
+            case _:
+                print(event, flush=True)
+
+
+def main() -> None:
+    layout, name, *disks = sys.argv[1:]
+    golden = Path("/run/golden")
+    image = FolderImage(golden if golden.exists() else golden_root(golden, rebuilds=False))
+    wish = CloneWish(
+        disks=tuple(disks),
+        layout=parse_layout(Path(layout).read_text(), source=layout),
+        node_name=name,
+        verify=False,
+        boot=BootWish(),
+    )
+    report = clone_onto_disk(wish, image, confirm=lambda _plan: True, observer=Told())
+    print(report_text(report))
+    Path("/mnt/results", f"{name}.json").write_text(report_json(report))
+
+
+main()
