@@ -172,7 +172,7 @@ class Cluster:
         words = self.realm.words(host, *rest)
         if program:
             words = [*program, *words[len(self.realm.command) :]]
-        log = self.realm.folder / f"host-{host}.log"
+        log = self.realm.folder / f"host-{host}-{time.monotonic_ns()}.log"  # one for each start
         with log.open("wb") as sink:
             process = subprocess.Popen(
                 self.hosts.inside(host, words),

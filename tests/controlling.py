@@ -5,7 +5,15 @@ import contextlib
 import dataclasses
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -150,10 +158,10 @@ class FakeSwarm:
         return {"sealed_bytes": 10, "seconds": 0.1, "from": {"c": 10}}
 
     async def send(
-        self, root_id: Root, session: Session, ready: Awaitable[object]
+        self, root_id: Root, session: Session, ready: Awaitable[Collection[str]]
     ) -> Mapping[str, Any]:
         self.sessions.append(session)
-        return {"root": root_id.hex(), "listening": await ready}
+        return {"root": root_id.hex(), "listening": sorted(await ready)}
 
     def meet(self, root: Root, peers: Sequence[Peer]) -> None:
         self.met.extend(peers)

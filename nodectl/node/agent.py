@@ -10,7 +10,7 @@ One fetch or restore at a time, in the order of the jobs; seeding needs no turn.
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
@@ -93,9 +93,9 @@ class Swarm(Protocol):
         ...
 
     async def send(
-        self, root_id: Root, session: Session, ready: Awaitable[object]
+        self, root_id: Root, session: Session, ready: Awaitable[Collection[str]]
     ) -> Mapping[str, Any]:
-        """Send a root by multicast when `ready` is done; return the receipt."""
+        """Send a root by multicast when `ready` says who listens; return the receipt."""
         ...
 
     def meet(self, root: Root, peers: Sequence[Peer]) -> None:

@@ -7,9 +7,11 @@ long.
 
 import asyncio
 import contextlib
+import functools
 import ipaddress
 import logging
-from collections.abc import AsyncIterator, Awaitable, Mapping
+import operator
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,10 +20,14 @@ from nodectl.catalog.records import FINAL, Job, JobState, Task, WorkState
 from nodectl.errors import ControllerUnreachable, InvalidInput
 from nodectl.events import Note, Observer
 from nodectl.node.client import ControlClient, JobView, WorkRow
+from nodectl.swarm.bitfield import full
+from nodectl.swarm.client import FetchOptions
 from nodectl.swarm.datagram import Session
+from nodectl.swarm.model import PeerInfo
 from nodectl.swarm.multicast import MulticastFeed, listening, send
 from nodectl.swarm.rate import RateLimiter
 from nodectl.swarm.share import Share
+from nodectl.swarm.transfer import Transfer, open_session
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +35,7 @@ MULTICAST_STEP = "multicast"  # of a node that listens, and of the sender
 OPTION = "multicast"
 
 _TAKE_S = 2.0  # who has not taken the job by then is off
+_ASKED = 12  # receivers that are asked what they lack
 _LOOK_S = 1.0  # the controller may hold one question so long
 
 
@@ -77,7 +84,7 @@ async def receiving(
 
 
 async def sending(
-    share: Share, session: Session, url: str, upload: RateLimiter, ready: Awaitable[object]
+    share: Share, session: Session, url: str, upload: RateLimiter, ready: Awaitable[int]
 ) -> Mapping[str, Any]:
     """Send all spans of a share to a session's group; return what was sent."""
     try:
@@ -88,10 +95,29 @@ async def sending(
     return asdict(done)
 
 
-async def gathered(client: ControlClient, job: Job, session: Session) -> int:
+async def lacked(share: Share, peers: Sequence[PeerInfo], options: FetchOptions) -> int:
+    """Return the set of spans that at least one of `peers` lacks; all, where none can be asked.
+
+    A few are asked at random: after an update the others lack the same, and what only they lack
+    comes from the swarm.
+    """
+    asked = sorted(peers, key=lambda _: options.rng.random())[:_ASKED]
+    limits = share.limits
+    everything = full(len(share.sizes))
+    async with open_session(limits) as http:
+        rate = RateLimiter(None, options.clock)
+        transfer = Transfer(share, options.me, http, limits, options.now_ms, rate)
+        async with asyncio.TaskGroup() as tasks:
+            asking = [tasks.create_task(transfer.have(peer, "")) for peer in asked]
+    replies = [reply for task in asking if (reply := task.result()) is not None]
+    held = functools.reduce(operator.and_, [reply.have for reply in replies], everything)
+    return everything & ~held if replies else everything
+
+
+async def gathered(client: ControlClient, job: Job, session: Session) -> Collection[str]:
     """Wait until the nodes of a job listen, but not for the dead, and not long for the busy.
 
-    Returns how many listen.
+    Returns the names of those that listen.
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -108,7 +134,7 @@ async def gathered(client: ControlClient, job: Job, session: Session) -> int:
         rows |= {row.work.node: row for row in view.rows}
         if _all_there(view, rows, patient=loop.time() - began < _TAKE_S):
             break
-    return sum(_listens(row) for row in rows.values())
+    return [node for node, row in rows.items() if _listens(row)]
 
 
 def _all_there(view: JobView, rows: Mapping[str, WorkRow], *, patient: bool) -> bool:

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,12 +18,12 @@ from nodectl.content.frame import FrameCodec
 from nodectl.content.opening import Manifest, open_manifest
 from nodectl.content.spans import SpanTable
 from nodectl.errors import NodectlError
-from nodectl.events import Observer
+from nodectl.events import NullObserver, Observer
 from nodectl.ids import FrameId, Root
 from nodectl.listen import Address, listening
 from nodectl.node.agent import Holding
 from nodectl.node.client import ControlClient, Peer
-from nodectl.node.multicasting import MULTICAST_STEP, receiving, sending
+from nodectl.node.multicasting import MULTICAST_STEP, lacked, receiving, sending
 from nodectl.node.state import HeldRoot, Membership
 from nodectl.store.model import NO_CHUNK, Store, StoredFrame
 from nodectl.swarm.bitfield import to_hex
@@ -115,11 +115,22 @@ class NodeSwarm:
         }
 
     async def send(
-        self, root_id: Root, session: Session, ready: Awaitable[object]
+        self, root_id: Root, session: Session, ready: Awaitable[Collection[str]]
     ) -> Mapping[str, Any]:
-        """Send a root that is here by multicast, when `ready` is done; return the receipt."""
-        share = await self._open_data(self._roots[root_id])
-        return await sending(share, session, self.url, self.upload, ready)
+        """Send a root that is here by multicast; return the receipt.
+
+        `ready` returns the nodes that listen. What all that are asked have already is not sent.
+        """
+        root = self._roots[root_id]
+        share = await self._open_data(root)
+
+        async def wanted() -> int:
+            listeners = set(await ready)
+            known = root.peers | {peer.name: peer for peer in share.peers}
+            peers = [known[name] for name in known.keys() & listeners]
+            return await lacked(share, peers, self._options(root, Phase.DATA, NullObserver()))
+
+        return await sending(share, session, self.url, self.upload, wanted())
 
     async def fetch_meta(self, held: HeldRoot, observer: Observer) -> FetchReport:
         """Get the parts of a manifest."""

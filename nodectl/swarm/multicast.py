@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from nodectl.background import background
 from nodectl.errors import NodectlError
 from nodectl.swarm.assembler import Assembler, Closed, whole_frames
-from nodectl.swarm.bitfield import bits_of
+from nodectl.swarm.bitfield import bits_of, full, spans_of
 from nodectl.swarm.datagram import DATAGRAM, OVERHEAD, PIECE, Kind, Seal, Session
 from nodectl.swarm.feed import Brought
 from nodectl.swarm.rate import RateLimiter
@@ -121,16 +121,17 @@ async def send(
     *,
     interface: str,
     upload: RateLimiter,
-    ready: Awaitable[object],
+    ready: Awaitable[int],
 ) -> SendReport:
-    """Send every span once, in order, when `ready` is done.
+    """Send spans once, in order, when `ready` is done.
 
     Args:
         share: has every span.
         session: the group, the rate.
         interface: IPv4 address of this machine towards the receivers; "": the kernel's choice.
         upload: the limit of all that this node sends.
-        ready: until then the group hears that there is a sender.
+        ready: returns the set of spans that are wanted; until then the group hears that there
+            is a sender.
 
     Raises:
         OSError: there is no multicast on this machine.
@@ -139,9 +140,9 @@ async def send(
     try:
         seal = Seal(share.task.keys.current, session.session)
         async with background(_say_waiting(outlet, seal)):
-            await ready
+            wanted = await ready
         began = time.monotonic()
-        await _send_spans(share, outlet, seal)
+        await _send_spans(share, outlet, seal, wanted)
         for _ in range(_ENDS):
             await outlet.put([seal.make(Kind.END, sequence=outlet.datagrams)])
             await asyncio.sleep(_BATCH_S)
@@ -160,13 +161,13 @@ async def _say_waiting(outlet: _Outlet, seal: Seal) -> None:
         await asyncio.sleep(_WAITING_EVERY_S)
 
 
-async def _send_spans(share: Share, outlet: _Outlet, seal: Seal) -> None:
+async def _send_spans(share: Share, outlet: _Outlet, seal: Seal, wanted: int) -> None:
     """Send span after span; the next one is read and sealed while one is sent."""
     queue: asyncio.Queue[list[bytes] | None] = asyncio.Queue(maxsize=1)
 
     async def read() -> None:
         sequence = outlet.datagrams
-        for span in range(len(share.sizes)):
+        for span in spans_of(wanted & full(len(share.sizes))):
             pieces = await asyncio.to_thread(_sealed_span, share, seal, span, sequence)
             sequence += len(pieces)
             await queue.put(pieces)
@@ -201,7 +202,7 @@ class MulticastFeed:
         """Begin with nothing heard."""
         self._share = share
         self._seal = Seal(share.task.keys.current, session.session)
-        lacking = ~share.have & ((1 << len(share.sizes)) - 1)
+        lacking = ~share.have & full(len(share.sizes))
         self._assembler = Assembler(share.sizes, lacking)
         self._clock = clock
         self._heard = clock()

@@ -96,9 +96,10 @@ async def _receive(
 
 
 async def _send(made: Lab, session: Session, ready: asyncio.Semaphore, count: int) -> SendReport:
-    async def all_listen() -> None:
+    async def all_listen() -> int:
         for _ in range(count):
             await ready.acquire()
+        return full(len(TASK.spans))
 
     upload = RateLimiter(None, time.monotonic)
     share = made.peers["seeder"].share
@@ -347,10 +348,8 @@ def commands(tmp_path: Path) -> Iterator[Commands]:
     made.end()
 
 
-@pytest.mark.slow
-def test_a_push_by_multicast_as_a_user_starts_it(commands: Commands, tmp_path: Path) -> None:
-    """Three nodes wait, one is off; the seeder does not wait for it, and the rest comes whole."""
-    tree = tmp_path / "tree"
+def _start_realm(commands: Commands, tree: Path) -> None:
+    """Make a tree, a realm with an image of it, three nodes that run, one that is off."""
     tree.mkdir()
     rng = random.Random(1)
     for number in range(40):
@@ -364,6 +363,12 @@ def test_a_push_by_multicast_as_a_user_starts_it(commands: Commands, tmp_path: P
         commands.serve(node)
     commands.ok("c", "image", "capture", "golden", "--tree", str(tree))
 
+
+@pytest.mark.slow
+def test_a_push_by_multicast_as_a_user_starts_it(commands: Commands, tmp_path: Path) -> None:
+    """Three nodes wait, one is off; the seeder does not wait for it, and the rest comes whole."""
+    tree = tmp_path / "tree"
+    _start_realm(commands, tree)
     waiting = json.loads(commands.ok("c", "cloner", "multicast-status", "--json"))
     assert {one["node"] for one in waiting["nodes"] if one["waits"]} >= {"n1", "n2", "n3"}
     assert waiting["sessions"] == []
@@ -385,6 +390,13 @@ def test_a_push_by_multicast_as_a_user_starts_it(commands: Commands, tmp_path: P
     words = ("swarm", "push", "golden", "--nodes", "n3", "--multicast", "--rate", "8M", "--json")
     document = json.loads(commands.ok("c", *words).splitlines()[-1])
     assert document["ok"] is True
+
+    (tree / "file-7").write_bytes(random.Random(2).randbytes(100_000))
+    commands.ok("c", "image", "capture", "golden", "--tree", str(tree))
+    commands.ok("c", *words[:4], "n1,n2,n3", *words[5:])
+    update = _rows_when_done(commands, 3, ("n1", "n2", "n3", "c"))
+    sent = update["c"]["receipt"]["multicast"]["sent_bytes"]
+    assert 100_000 < sent < 4_000_000, "what all have is not sent"
     assert "golden to 3 nodes at 4 MiB/s" in commands.ok("c", "cloner", "multicast-status")
 
 
