@@ -15,7 +15,7 @@ import itertools
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +40,7 @@ from nodectl.store.model import Store
 STEP = "restore"
 CHECK_STEP = "read back"
 _BATCH = 48  # chunks of a job: about 6 MiB plain
+_COMPARED = 1 << 20  # bytes read at once: they are still in the processor's cache when hashed
 _ZEROS = bytes(1 << 20)
 _FICLONE = 0x40049409  # ioctl_ficlone(2)
 _BLKDISCARD = 0x1277  # linux/fs.h
@@ -128,6 +129,7 @@ class _Handler:
         discard: bool,
     ) -> None:
         self._codec = codec
+        self._comparison = _Comparison(codec)
         self._store = open_store()
         self._fresh = fresh  # a new file: holes are there already, and nothing to keep
         self._discard = discard
@@ -137,7 +139,7 @@ class _Handler:
         """Bring the ranges of a job to the image."""
         wrong = list(job.chunks)
         if not self._fresh:
-            wrong = [chunk for chunk in job.chunks if not _matches(self._fd, chunk, self._codec)]
+            wrong = self._comparison.wrong(self._fd, job.chunks)
         frames = self._store.get_many([chunk.ref.frame_id for chunk in wrong])
         for chunk, sealed in zip(wrong, frames, strict=True):
             _write(self._fd, self._codec.open(sealed, chunk.ref), chunk.offset)
@@ -160,15 +162,14 @@ class _Checker:
     """A worker that compares."""
 
     def __init__(self, target: Path, codec: FrameCodec) -> None:
-        self._codec = codec
+        self._comparison = _Comparison(codec)
         self._fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
 
     def handle(self, job: _Job) -> _Done:
         """Compare the ranges of a job with the image."""
         bad = [
             (chunk.offset, chunk.ref.plain_len)
-            for chunk in job.chunks
-            if not _matches(self._fd, chunk, self._codec)
+            for chunk in self._comparison.wrong(self._fd, job.chunks)
         ]
         for hole in job.holes:
             bad += _not_zero(self._fd, *hole)
@@ -181,9 +182,46 @@ class _Checker:
         return _Done(0, 0, 0, ())
 
 
-def _matches(fd: int, chunk: BlockChunk, codec: FrameCodec) -> bool:
-    plain = os.pread(fd, chunk.ref.plain_len, chunk.offset)
-    return len(plain) == chunk.ref.plain_len and codec.chunk_id(plain) == chunk.ref.chunk_id
+class _Comparison:
+    """Compares chunks with what stands at their places; neighbours are read together."""
+
+    def __init__(self, codec: FrameCodec) -> None:
+        self._codec = codec
+        self._buffer = memoryview(bytearray(_COMPARED))
+
+    def wrong(self, fd: int, chunks: Sequence[BlockChunk]) -> list[BlockChunk]:
+        """Return the chunks that do not stand there."""
+        return [chunk for run in _runs(chunks) for chunk in self._wrong_of(fd, run)]
+
+    def _wrong_of(self, fd: int, run: list[BlockChunk]) -> Iterator[BlockChunk]:
+        begin = run[0].offset
+        size = run[-1].offset + run[-1].ref.plain_len - begin
+        found = 0
+        while found < size:
+            got = os.preadv(fd, [self._buffer[found:size]], begin + found)
+            if not got:
+                break  # what is behind the end is not there
+            found += got
+        for chunk in run:
+            at = chunk.offset - begin
+            end = at + chunk.ref.plain_len
+            if end > found or self._codec.chunk_id(self._buffer[at:end]) != chunk.ref.chunk_id:
+                yield chunk
+
+
+def _runs(chunks: Sequence[BlockChunk]) -> Iterator[list[BlockChunk]]:
+    """Yield chunks that follow each other without a gap, together while they fit the buffer."""
+    run: list[BlockChunk] = []
+    size = 0
+    for chunk in chunks:
+        follows = run and chunk.offset == run[0].offset + size
+        if run and (not follows or size + chunk.ref.plain_len > _COMPARED):
+            yield run
+            run, size = [], 0
+        run.append(chunk)
+        size += chunk.ref.plain_len
+    if run:
+        yield run
 
 
 def _write(fd: int, plain: bytes, offset: int) -> None:

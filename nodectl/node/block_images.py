@@ -24,16 +24,12 @@ from nodectl.content.stored_manifest import stored
 from nodectl.errors import FrameMissing
 from nodectl.events import Observer
 from nodectl.ids import FrameId
-from nodectl.listen import Address, own_address
-from nodectl.node.client import ControlClient
 from nodectl.node.state import HeldRoot, StateFolder
-from nodectl.node.swarming import NodeSwarm, listening_swarm
 from nodectl.store.disk import DiskStore
 from nodectl.store.lease import lease
 from nodectl.store.model import NO_CHUNK, StoredFrame
 
 VERIFY_STEP = "verify"
-_ANY_PORT = Address("0.0.0.0", 0)  # noqa: S104 - other nodes fetch from here
 _BATCH = 64  # chunks sealed before they are stored
 
 
@@ -104,12 +100,18 @@ class BlockImage:
     async def _fetch(
         self, manifest: BlockManifest, store: DiskStore, seed: Path, observer: Observer
     ) -> None:
+        # A restore of what is here is done before all of the swarm would be imported.
+        from nodectl.listen import Address, own_address  # noqa: PLC0415
+        from nodectl.node.client import ControlClient  # noqa: PLC0415
+        from nodectl.node.swarming import NodeSwarm, listening_swarm  # noqa: PLC0415
+
+        any_port = Address("0.0.0.0", 0)  # noqa: S104 - other nodes fetch from here
         controllers = self._membership.controllers
         towards = controllers[0].partition("://")[2].rpartition(":")[0] if controllers else ""
         async with ControlClient(self._membership) as client:
             swarm = NodeSwarm(client, self._membership, store)
             async with listening_swarm(
-                swarm, _ANY_PORT, lambda bound: own_address(bound, towards=towards)
+                swarm, any_port, lambda bound: own_address(bound, towards=towards)
             ):
                 meta = await swarm.fetch_meta(self._held, observer)
                 self._seeded = await asyncio.to_thread(self._take_seed, manifest, store, seed)
