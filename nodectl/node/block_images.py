@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nodectl.content.block import BlockManifest
+from nodectl.content.block_compare import differences
 from nodectl.content.block_format import BlockChunk
 from nodectl.content.block_restore import (
     BlockRestoreOptions,
     BlockRestoreReport,
-    differences,
     restore_block,
 )
 from nodectl.content.frame import LEVEL_BEST, LEVEL_FAST, FrameCodec

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from nodectl.content.block import BlockManifest
 from nodectl.content.block_capture import capture_block, range_jobs
+from nodectl.content.block_compare import differences
 from nodectl.content.block_format import BlockChunk, decode_block_part, encode_block_part
-from nodectl.content.block_restore import BlockRestoreOptions, differences, restore_block
+from nodectl.content.block_restore import BlockRestoreOptions, restore_block
 from nodectl.content.block_source import SourceOptions, open_source
 from nodectl.content.chunker import BLOCK, RANGE, cut
 from nodectl.content.frame import FrameCodec, FrameRef
