@@ -1,11 +1,13 @@
 """Who may have a span now: the decisions of the side that serves, as a state machine.
 
 Bounded slots, a short queue, and the rule that keeps an origin's upload near one copy: what it
-has sent to one node it does not send to another, while that node lives and can pass it on. The
+has sent to one node it does not send to another, while that node lives and can pass it on. Where
+more than one client asks, none of them has all slots, nor all places of the queue: who takes bytes
+slowly on purpose slows the others and does not shut them out. The
 server runs it over aiohttp, the simulation in simulated time. Pure.
 """
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -39,6 +41,7 @@ class Admission:
         self._limits = limits
         self._origin = origin
         self._active = 0
+        self._active_of: Counter[str] = Counter()  # client: slots
         self._queue: deque[tuple[str, int]] = deque()
         self._holders: dict[int, _Holder] = {}  # span: who got it first
         self._seen: dict[str, float] = {}  # client: when it last asked for anything
@@ -70,16 +73,31 @@ class Admission:
         self.saw(client, now)
         if self._origin and not urgent and self._elsewhere(client, span, now):
             return Verdict.REFUSED
-        if self._active < self._limits.upload_slots and not self._queue:
+        # Who waits although a slot is free has all that one client may have.
+        if self._active < self._limits.upload_slots and self._may_have_more(client):
             self._claim(client, span)
-            self._active += 1
+            self._take(client)
             return Verdict.SERVE
-        if len(self._queue) < self._limits.upload_queue:
+        if len(self._queue) < self._limits.upload_queue and self._may_wait(client):
             # It counts as held from now on, or all of the queue would wait for the same span.
             self._claim(client, span)
             self._queue.append((client, span))
             return Verdict.WAIT
         return Verdict.BUSY
+
+    def _take(self, client: str) -> None:
+        self._active += 1
+        self._active_of[client] += 1
+
+    def _may_have_more(self, client: str) -> bool:
+        """Say whether a client may have one more slot; one that is alone may have all."""
+        most = self._limits.upload_slots - self._limits.upload_reserve
+        return len(self._seen) == 1 or self._active_of[client] < most
+
+    def _may_wait(self, client: str) -> bool:
+        """Say whether a client may have one more place in the queue."""
+        most = self._limits.upload_queue - self._limits.upload_reserve
+        return len(self._seen) == 1 or sum(one == client for one, _ in self._queue) < most
 
     def holder(self, span: int) -> str | None:
         """Return the client that got `span` from here first."""
@@ -107,15 +125,20 @@ class Admission:
     def release(self, client: str, span: int, *, sent: bool) -> tuple[str, int] | None:
         """End one sending; return the (client, span) that now has the slot, if one waits."""
         self._active -= 1
+        self._active_of[client] -= 1
+        if not self._active_of[client]:
+            del self._active_of[client]
         holder = self._holders.get(span)
         if sent and holder is not None and holder.client == client:
             holder.done = True
         else:
             self._unclaim(client, span)
-        if not self._queue:
-            return None
-        self._active += 1
-        return self._queue.popleft()
+        for waits in self._queue:
+            if self._may_have_more(waits[0]):
+                self._queue.remove(waits)
+                self._take(waits[0])
+                return waits
+        return None
 
     def give_up(self, client: str, span: int) -> None:
         """Forget a request that waits."""

@@ -52,6 +52,7 @@ class Limits:
     # The side that serves.
     upload_slots: int = 8  # spans sent at one time
     upload_queue: int = 16  # requests that wait for a slot; the next gets 429 at once
+    upload_reserve: int = 1  # slots, and places of the queue, that one client among others has not
     upload_queue_s: float = 1.0  # seconds in the queue, at most; well under `progress_s`
     send_s: float = 10.0  # until a client took 128 KiB; then its slot goes to another
     holder_s: float = 15.0  # a client not seen for so long no longer counts as holding a span

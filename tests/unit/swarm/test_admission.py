@@ -1,7 +1,7 @@
 from nodectl.swarm.admission import Admission, Verdict
 from nodectl.swarm.limits import Limits
 
-LIMITS = Limits(upload_slots=2, upload_queue=2)
+LIMITS = Limits(upload_slots=2, upload_queue=2, upload_reserve=0)
 
 
 def test_slots_then_the_queue_then_busy() -> None:
@@ -20,6 +20,27 @@ def test_a_free_slot_goes_to_who_waited_longest() -> None:
     assert gate.release("c1", 1, sent=True) is None
     assert (gate.active, gate.waiting) == (1, 0)
     assert gate.ask("c4", 4, urgent=False, now=0) is Verdict.SERVE
+
+
+def test_one_client_among_others_has_not_every_slot_nor_place() -> None:
+    """Who takes its bytes slowly, over however many connections, shuts nobody out."""
+    limits = Limits(upload_slots=3, upload_queue=3, upload_reserve=1)
+    gate = Admission(limits=limits, origin=False)
+    gate.saw("other", now=0)
+    verdicts = [gate.ask("greedy", i, urgent=True, now=0) for i in range(6)]
+    assert verdicts == [Verdict.SERVE] * 2 + [Verdict.WAIT] * 2 + [Verdict.BUSY] * 2
+    assert gate.ask("other", 7, urgent=False, now=0) is Verdict.SERVE
+    assert gate.ask("other", 8, urgent=False, now=0) is Verdict.WAIT
+    assert gate.release("other", 7, sent=True) == ("other", 8)  # before those that came earlier
+    assert gate.release("greedy", 0, sent=True) == ("greedy", 2)
+    assert gate.release("other", 8, sent=True) is None
+    assert (gate.active, gate.waiting) == (2, 1)
+
+
+def test_one_client_alone_has_everything() -> None:
+    gate = Admission(limits=LIMITS, origin=False)
+    verdicts = [gate.ask("a", i, urgent=False, now=0) for i in range(5)]
+    assert verdicts == [Verdict.SERVE] * 2 + [Verdict.WAIT] * 2 + [Verdict.BUSY]
 
 
 def test_an_origin_sends_a_span_once_while_its_holder_lives() -> None:
