@@ -10,6 +10,7 @@ One fetch or restore at a time, in the order of the jobs; seeding needs no turn.
 import asyncio
 import logging
 import traceback
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
@@ -43,6 +44,7 @@ from nodectl.trust.release import Release, verify_release
 log = logging.getLogger(__name__)
 
 _POLL_S = 20.0  # how long the controller may hold a request for work
+_OFFERED_MAX = 8  # generations of one image at a time: those that jobs named last
 _ANNOUNCE_S = 5.0  # while no tracker says otherwise
 _ENOUGH_PEERS = 12  # as many as a node wants as neighbours
 _HUNGRY_S = 1.0  # between announcements of a node that lacks frames and knows fewer peers
@@ -136,7 +138,7 @@ class Agent:
         self._peer_url = peer_url
         self._restore_argv = restore_argv
         self._pace = pace or Pace()
-        self._roots: set[Root] = set()
+        self._roots: dict[Root, str] = {}  # offered, with the image's name; the last one at the end
         self._fetching: set[Root] = set()
         self._forgotten: dict[Root, float] = {}  # loop time at which to announce it again
         self._turn = asyncio.Semaphore(1)
@@ -341,12 +343,15 @@ class Agent:
     async def _offer(self, held: HeldRoot) -> None:
         """Serve a root to others, and announce it from now on."""
         await self._swarm.seed(held)
-        self._roots.add(held.root)
+        self._roots.pop(held.root, None)
+        self._roots[held.root] = held.name
         self._forgotten.pop(held.root, None)
 
     async def _offer_all(self) -> None:
         """Serve what this node held when it stopped; one bad root does not hide the others."""
-        for held in self._state.held_roots():
+        held_roots = sorted(self._state.held_roots(), key=lambda held: held.generation)
+        kept = _last_of_each({held.root: held.name for held in held_roots})
+        for held in [held for held in held_roots if held.root in kept]:
             try:
                 await self._offer(held)
             except NodectlError as exc:
@@ -372,14 +377,16 @@ class Agent:
                 continue
 
     def _drop_outdated(self) -> None:
-        """Serve no more what this node's state holds no more: newer generations took its place.
+        """Serve no more what this node's state holds no more, nor all that was captured here.
 
-        Else a node that runs for months would keep, and announce, each generation that ever was.
+        Else a node that runs for months would keep in memory, and announce, each generation that
+        ever was. One that a job names is offered again.
         """
         held = {one.root for one in self._state.held_roots()}
-        for root in self._roots - held - self._fetching:
+        kept = (held & _last_of_each(self._roots)) | self._fetching
+        for root in [root for root in self._roots if root not in kept]:
             self._swarm.drop(root)
-            self._roots.discard(root)
+            del self._roots[root]
             self._forgotten.pop(root, None)
 
     async def _announce(self, root: Root) -> Peers:
@@ -411,6 +418,17 @@ class Agent:
         """Return after how many seconds to announce a root again."""
         hungry = not self._swarm.holding(root).complete and len(answer.peers) < _ENOUGH_PEERS
         return _HUNGRY_S if hungry else max(answer.interval_s, _HUNGRY_S)
+
+
+def _last_of_each(names: Mapping[Root, str]) -> set[Root]:
+    """Return the last `_OFFERED_MAX` roots of each name."""
+    left = Counter(names.values())
+    kept = set()
+    for root, name in names.items():
+        left[name] -= 1
+        if left[name] < _OFFERED_MAX:
+            kept.add(root)
+    return kept
 
 
 def _has_seeder(peers: Sequence[Peer]) -> bool:

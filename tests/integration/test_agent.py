@@ -37,7 +37,7 @@ from nodectl.ids import Root
 from nodectl.node.agent import Agent
 from nodectl.node.client import ControlClient, JobView, Peers
 from nodectl.node.report import Pace
-from nodectl.node.state import Membership, StateFolder
+from nodectl.node.state import HeldRoot, Membership, StateFolder
 from nodectl.node.watch import check_all_done, watch_job
 from nodectl.trust.order import sign_order
 
@@ -316,6 +316,38 @@ def test_what_newer_generations_replaced_is_served_no_more(
                     assert (await _end(operator, view)).state is JobState.OK
                 await _until(lambda: set(n1.swarm.roots) == set(roots[2:]))
             assert {held.root for held in n1.state.held_roots()} == set(roots[2:])
+
+    run_async(main())
+
+
+def test_of_what_was_captured_here_the_last_generations_are_served(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All are kept for good; one that a job names is offered again, and an older one goes."""
+    monkeypatch.setattr("nodectl.node.agent._ANNOUNCE_S", 0.02)
+    monkeypatch.setattr("nodectl.node.agent._OFFERED_MAX", 2)
+    blocks = [b"the root block of generation %d" % number for number in range(1, 5)]
+    roots = [Root(blake3(block).digest()) for block in blocks]
+
+    async def main() -> None:
+        async with running(lab.state) as controller, controller.operator() as operator:
+            c, n1 = [await lab.node(controller, name) for name in ("c", "n1")]
+            c.swarm.stored |= set(roots)
+            for number, (root, block) in enumerate(zip(roots, blocks, strict=True), 1):
+                await _publish(operator, root, block)
+                ticket = await operator.ticket(root)
+                c.state.hold_root(HeldRoot(
+                    root=root, swarm_key=ticket.swarm_key, name="golden", generation=number,
+                    root_block=block, complete=True, own=True,
+                ))  # fmt: skip
+            async with c.serving(), n1.serving():
+                await _until(lambda: set(c.swarm.roots) == set(roots[2:]))
+                job = await operator.create_job(
+                    JobKind.FETCH, "golden", ["n1"], generation=1, options={"allow_rollback": True}
+                )
+                assert (await _end(operator, job)).state is JobState.OK
+                await _until(lambda: set(c.swarm.roots) == {roots[0], roots[3]})
+            assert len(c.state.held_roots()) == 4
 
     run_async(main())
 
