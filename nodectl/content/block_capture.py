@@ -22,7 +22,8 @@ from nodectl.store.model import StoredFrame
 from nodectl.store.packs import PackedFrame, PackWriter
 
 STEP = "capture"
-_READ = 8 << 20  # bytes a system call
+# Bytes read at once: many chunks, and little enough to be in the processor's cache when hashed.
+WINDOW = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,19 +62,17 @@ class _RangeHandler:
         self._codec = codec
         self._index = Index(index)
         self._writer = PackWriter(packs)
-        self._buffer = bytearray(RANGE)
+        self._window = memoryview(bytearray(WINDOW))
         self._placed: list[PackedFrame] = []
         self._written: dict[ChunkId, FrameRef] = {}
 
     def handle(self, job: RangeJob) -> RangeResult:
         """Read, cut and seal one range."""
-        chunks: list[BlockChunk] = []
-        for begin, length in job.extents:
-            data = memoryview(self._buffer)[:length]
-            self._read(data, begin)
-            for offset, size in cut(data, begin):
-                plain = data[offset - begin : offset - begin + size]
-                chunks.append(BlockChunk(offset, self._chunk(plain)))
+        chunks = [
+            BlockChunk(offset, self._chunk(plain))
+            for begin, length in job.extents
+            for offset, plain in self._cut(begin, begin + length)
+        ]
         # Durable with each range: at most 64 MiB of plain bytes are done again after a crash.
         if self._placed:
             self._writer.sync()
@@ -87,12 +86,29 @@ class _RangeHandler:
         self._reader.close()
         return RangeResult(-1, [], self._placed)
 
+    def _cut(self, begin: int, end: int) -> Iterator[tuple[int, memoryview]]:
+        """Yield offset and bytes of the chunks of a piece, which is read window by window.
+
+        A chunk that the end of the window cuts off is read again with the next one: what is cut
+        does not depend on the windows, since each chunk is cut from its own beginning.
+        """
+        while begin < end:
+            data = self._window[: end - begin]
+            self._read(data, begin)
+            until = begin + len(data)
+            for offset, size in cut(data, begin):
+                if offset + size == until < end:
+                    until = offset
+                    break
+                yield offset, data[offset - begin : offset - begin + size]
+            begin = until
+
     def _read(self, data: memoryview, begin: int) -> None:
         done = 0
         while done < len(data):
             at = begin + done
             try:
-                got = self._reader.read_into(data[done : done + _READ], at)
+                got = self._reader.read_into(data[done:], at)
             except OSError as exc:
                 raise PathUnreadable(
                     f"cannot read {self._path} at byte {at}: {exc.strerror or exc}",

@@ -1,21 +1,26 @@
 """Block images: capture then restore is the identity, whatever the image and the target hold."""
 
+import random
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nodectl.content import block_capture
 from nodectl.content.block import BlockManifest
-from nodectl.content.block_capture import capture_block, range_jobs
+from nodectl.content.block_capture import WINDOW, capture_block, range_jobs
 from nodectl.content.block_compare import differences
 from nodectl.content.block_format import BlockChunk, decode_block_part, encode_block_part
 from nodectl.content.block_restore import BlockRestoreOptions, restore_block
 from nodectl.content.block_source import SourceOptions, open_source
-from nodectl.content.chunker import BLOCK, RANGE, cut
+from nodectl.content.chunker import BLOCK, CHUNK_MOST, RANGE, cut
 from nodectl.content.frame import FrameCodec, FrameRef
 from nodectl.errors import ContentInvalid
 from nodectl.events import NullObserver
 from nodectl.ids import ChunkId, FrameId
 from nodectl.store.disk import DiskStore
+from nodectl.units import MIB
 
 # An image in words: runs of blocks, each all of one byte or of its own; and a few odd bytes.
 RUNS = st.lists(st.tuples(st.integers(0, 4), st.integers(1, 40)), max_size=8)
@@ -63,6 +68,27 @@ def test_any_image_comes_back_over_anything(
         assert differences(manifest, target, NullObserver(), step="x") == []
         with open_source(target, SourceOptions()) as source:
             assert capture_block(source, store, codec, NullObserver()).root == report.root
+
+
+def test_the_cut_does_not_depend_on_what_is_read_at_once(
+    tmp_path: Path, codec: FrameCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(8)
+    pieces = (rng.randbytes(3 * MIB), bytes(BLOCK), rng.randbytes(700 * BLOCK), b"tail" * 99)
+    (tmp_path / "image").write_bytes(b"".join(pieces))
+    roots = set()
+    for number, window in enumerate((CHUNK_MOST + BLOCK, 150 * BLOCK, MIB, 2 * MIB, WINDOW)):
+        monkeypatch.setattr(block_capture, "WINDOW", window)
+        with (
+            DiskStore(tmp_path / f"store{number}") as store,
+            open_source(tmp_path / "image", SourceOptions()) as source,
+        ):
+            roots.add(capture_block(source, store, codec, NullObserver()).root)
+    assert len(roots) == 1
+    chunks = list(cut(memoryview((tmp_path / "image").read_bytes()), 0))
+    with DiskStore(tmp_path / "store0") as store:
+        ranges = BlockManifest.open(roots.pop(), store, codec).ranges()
+        assert [(one.offset, one.ref.plain_len) for part in ranges for one in part] == chunks
 
 
 @settings(deadline=None, max_examples=50)
