@@ -30,7 +30,10 @@ _BLOCK = 4096  # holes are whole blocks of this size
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # XFS shows root each ACL a second time under its own names; they follow the ACL by themselves.
 _SHADOWS = frozenset({"trusted.SGI_ACL_FILE", "trusted.SGI_ACL_DEFAULT"})
-_SYNC_AFTER = 64 * MIB  # sealed bytes between two durable points of a worker
+# Between two durable points of a worker, whichever comes first. Of a frame that is not in the index
+# yet, worker and parent keep about a kilobyte.
+_SYNC_AFTER = 64 * MIB  # sealed bytes
+_SYNC_AFTER_FRAMES = 10_000
 
 
 class Signature(NamedTuple):
@@ -108,7 +111,7 @@ class CaptureHandler:
 
     def _durable(self) -> list[PackedFrame]:
         """Return frames for the index when it is time to make them durable."""
-        if self._placed_bytes < _SYNC_AFTER:
+        if self._placed_bytes < _SYNC_AFTER and len(self._placed) < _SYNC_AFTER_FRAMES:
             return []
         self._writer.sync()
         placed, self._placed, self._placed_bytes = self._placed, [], 0
