@@ -46,6 +46,19 @@ class Dhcp(StrEnum):
         return self in {Dhcp.IPV6, Dhcp.BOTH}
 
 
+class Renderer(StrEnum):
+    """The programs for which a network configuration can be written."""
+
+    NETPLAN = "netplan"
+    NETWORKMANAGER = "NetworkManager"
+    NETWORKD = "networkd"
+    IFUPDOWN = "ifupdown"
+
+
+RENDERER_ATTRIBUTE = "network-renderer"
+"""The attribute that says for which one; without it, what the image has."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bond:
     """Several network cards as one."""
@@ -108,7 +121,12 @@ class Interface:
     @property
     def physical(self) -> bool:
         """Say whether it is a network card."""
-        return not (self.bond or self.vlan or self.bridge)
+        return not (self.bond or self.vlan or self.bridge is not None)
+
+    @property
+    def infiniband(self) -> bool:
+        """Say whether it is IP over InfiniBand, as its name says: ib0, ibp5s0."""
+        return self.physical and self.name.startswith("ib")
 
 
 _NO_MEMBERS = Bridge(members=())

@@ -17,6 +17,7 @@ def interface_mistakes(interfaces: Sequence[Interface]) -> Iterator[str]:
         if places[one.name] != place:
             yield f"{place}.name: {one.name} is there twice"
         yield from _alone(one, place)
+        yield from _routed(one, place)
         yield from _stands_on(one, place, by_name)
     yield from _shared(interfaces, places)
     yield from _circles(by_name, places)
@@ -30,6 +31,14 @@ def _alone(one: Interface, place: str) -> Iterator[str]:
         yield f"{place}.bond.members: a bond needs at least one"
     if one.mtu is not None and one.mtu < _MTU_IPV6 and _has_ipv6(one):
         yield f"{place}.mtu: IPv6 needs at least {_MTU_IPV6}"
+
+
+def _routed(one: Interface, place: str) -> Iterator[str]:
+    """Yield what is wrong with where an interface sends its packets."""
+    if one.dhcp.value == "none" and not one.addresses:
+        for field in ("gateway", "dns", "search", "routes"):
+            if getattr(one, field):
+                yield f"{place}.{field}: is nothing without addresses or dhcp"
     networks = [ipaddress.ip_interface(each).network for each in one.addresses]
     for field, via in _next_hops(one, place):
         address = ipaddress.ip_address(via)

@@ -31,12 +31,14 @@ from typing import Any, TypeVar
 
 from nodectl.catalog.inventory import (
     DEFAULT_ROUTE,
+    RENDERER_ATTRIBUTE,
     Bond,
     BondMode,
     Bridge,
     Dhcp,
     Interface,
     NodeInventory,
+    Renderer,
     Route,
     Vlan,
 )
@@ -252,6 +254,10 @@ class _Reader:
                     f"attributes.{key}",
                     f"is no text of at most {TEXT_MAX} printable characters on one line",
                 )
+        renderer = value.get(RENDERER_ATTRIBUTE, Renderer.NETWORKD)
+        if renderer not in tuple(Renderer):
+            choices = ", ".join(Renderer)
+            self._wrong(f"attributes.{RENDERER_ATTRIBUTE}", f"must be one of {choices}")
         return {str(key): str(value[key]) for key in sorted(value)}
 
 

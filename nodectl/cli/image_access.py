@@ -1,12 +1,16 @@
 """`nodectl image access`: whom an image is for."""
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nodectl.cli.capturing import check_name
 from nodectl.cli.membership import JsonOption, StateOption, ask
+from nodectl.cli.nodes import node_names
+
+if TYPE_CHECKING:
+    from nodectl.node.client import ControlClient
 
 
 def register(image_app: typer.Typer) -> None:
@@ -18,7 +22,7 @@ def image_access(
     name: Annotated[str, typer.Argument(help="Name of the image.")],
     nodes: Annotated[
         str | None,
-        typer.Option("--nodes", help='Only for these, with commas between; "" for operators only.'),
+        typer.Option("--nodes", help='Only for these, such as db[01-04]; "": operators only.'),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="For every node of the realm.")] = False,
     state: StateOption = None,
@@ -41,9 +45,12 @@ def image_access(
     if every and nodes is not None:
         raise InvalidInput("--nodes and --all contradict each other", hint="give one of them")
     if every or nodes is not None:
-        words = (word.strip() for word in (nodes or "").split(","))
-        wanted = None if every else [word for word in words if word]
-        ask(state, lambda client: client.set_access(name, wanted))
+
+        async def change(client: "ControlClient") -> None:
+            named = await node_names(client, nodes) if nodes and not every else []
+            await client.set_access(name, None if every else named)
+
+        ask(state, change)
     allowed = ask(state, lambda client: client.access(name))
     if json_output:
         print(json.dumps({"name": name, "nodes": allowed}))

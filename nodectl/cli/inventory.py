@@ -10,6 +10,7 @@ import typer
 
 from nodectl.cli.membership import JsonOption, StateOption, ask
 from nodectl.cli.node import node_app
+from nodectl.cli.nodes import node_names
 
 if TYPE_CHECKING:
     from nodectl.catalog.inventory import NodeInventory
@@ -20,6 +21,7 @@ _SINGULAR = {"address": "addresses", "member": "members"}
 _FILE_MAX = 1 << 20
 
 Name = Annotated[str, typer.Argument(help="The node.")]
+Nodes = Annotated[str, typer.Argument(metavar="NODES", help="One, or such as node[01-40].")]
 Rack = Annotated[str | None, typer.Option(metavar="RACK", help="Where it stands.")]
 Group = Annotated[
     list[str] | None, typer.Option("--group", metavar="NAME", help="A group it is in; repeat.")
@@ -63,7 +65,7 @@ def register(_app: typer.Typer) -> None:
 
 
 def node_add(
-    name: Name,
+    nodes: Nodes,
     rack: Rack = None,
     group: Group = None,
     mac: Mac = None,
@@ -85,13 +87,17 @@ def node_add(
     from nodectl.catalog.inventory import NodeInventory
     from nodectl.node.inventory import write_inventories
 
-    wanted = _changed(NodeInventory(name=_checked(name)), given, file)
-    ask(state, lambda client: write_inventories(client, [(wanted, 0)]))
-    _print(wanted, json_output=json_output)
+    async def add(client: "ControlClient") -> list[NodeInventory]:
+        names = await node_names(client, nodes, joined=False)
+        wanted = [_changed(NodeInventory(name=_checked(name)), given, file) for name in names]
+        await write_inventories(client, [(one, 0) for one in wanted])
+        return wanted
+
+    _print_all(ask(state, add), json_output=json_output)
 
 
 def node_set(
-    name: Name,
+    nodes: Nodes,
     rack: Rack = None,
     group: Group = None,
     mac: Mac = None,
@@ -106,22 +112,22 @@ def node_set(
 ) -> None:
     """Change what is said of a node; what no option names stays as it is.
 
+    NODES is a node range (see: node expand): all of them get the same, or none.
     --group and --mac say all of them; an empty text (--rack '') takes a field away.
 
     Exit codes: as of node add; 45 the inventory has no such node, 47 somebody else changed it.
     """
     given = _given(rack, group, mac, interface, attribute, bmc=bmc, image=image, layout=layout)
-    from nodectl.node.inventory import inventory_of, write_inventories
+    from nodectl.node.inventory import inventories_of, write_inventories
 
-    _checked(name)
+    async def change(client: "ControlClient") -> "list[NodeInventory]":
+        names = await node_names(client, nodes, joined=False)
+        before = await inventories_of(client, names)
+        wanted = [(_changed(one, given, file), revision) for one, revision in before]
+        await write_inventories(client, wanted)
+        return [one for one, _ in wanted]
 
-    async def change(client: "ControlClient") -> "NodeInventory":
-        before, revision = await inventory_of(client, name)
-        wanted = _changed(before, given, file)
-        await write_inventories(client, [(wanted, revision)])
-        return wanted
-
-    _print(ask(state, change), json_output=json_output)
+    _print_all(ask(state, change), json_output=json_output)
 
 
 def node_show(
@@ -291,6 +297,16 @@ def _read_file(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as exc:
         raise InventoryInvalid(f"{path} is no text in UTF-8") from exc
     return parse_document(text, source=str(path))
+
+
+def _print_all(nodes: "Sequence[NodeInventory]", *, json_output: bool) -> None:
+    """Print one node as it is, many as a list."""
+    if len(nodes) == 1:
+        _print(nodes[0], json_output=json_output)
+    elif json_output:
+        print(json.dumps({"nodes": [one.to_json() for one in nodes]}))
+    else:
+        print(f"{len(nodes)} nodes: {nodes[0].name} to {nodes[-1].name}")
 
 
 def _print(one: "NodeInventory", *, json_output: bool) -> None:

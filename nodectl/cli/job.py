@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nodectl.cli.membership import JsonOption, StateOption, ask, open_state, size_option
+from nodectl.cli.nodes import node_names
 
 if TYPE_CHECKING:
     from nodectl.catalog.records import JobKind
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 job_app = typer.Typer(no_args_is_help=True, help="Jobs: what was asked of nodes.")
 swarm_app = typer.Typer(no_args_is_help=True, help="The swarm that spreads images.")
 
-ALL = "all"
 MULTICAST_RATE = "10M"  # bytes/s: what a network of 100 Mbit/s carries
 
 
@@ -31,7 +31,9 @@ def register(app: typer.Typer) -> None:
 @swarm_app.command("push")
 def swarm_push(
     name: Annotated[str, typer.Argument(help="The image.")],
-    nodes: Annotated[str, typer.Option("--nodes", help="Node names with commas between, or: all.")],
+    nodes: Annotated[
+        str, typer.Option("--nodes", help="Such as node[01-40],@gpu!node07, or: all.")
+    ],
     generation: Annotated[
         int | None, typer.Option("--generation", min=1, help="Which one [the last].")
     ] = None,
@@ -85,7 +87,7 @@ class WantedJob:
 
     kind: "JobKind"
     name: str  # of the image
-    nodes: str  # "a,b,c" or "all"
+    nodes: str  # a node range
     generation: int | None = None
     options: dict[str, Any]
 
@@ -94,7 +96,7 @@ def start_job(state: Path | None, wanted: WantedJob, *, no_wait: bool, json_outp
     """Make a job and follow it, or print that it has begun."""
 
     async def create(client: "ControlClient") -> "JobView":
-        names = await _node_names(client, wanted.nodes)
+        names = await node_names(client, wanted.nodes)
         return await client.create_job(
             wanted.kind,
             wanted.name,
@@ -197,13 +199,6 @@ def view_document(view: "JobView") -> dict[str, Any]:
             {**row.work.to_json(), "done": row.done, "total": row.total} for row in view.rows
         ],
     }
-
-
-async def _node_names(client: "ControlClient", text: str) -> list[str]:
-    """Return the nodes that "a,b,c" or "all" names."""
-    if text == ALL:
-        return [node["name"] for node in await client.nodes()]
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _print_started(view: "JobView", *, json_output: bool) -> None:

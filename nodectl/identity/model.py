@@ -112,7 +112,10 @@ class TreeFacts:
     texts: Mapping[str, str] = field(default_factory=dict)  # of the files that matter and are there
     folders: frozenset[str] = frozenset()  # of those that matter, which are there
     files: frozenset[str] = frozenset()  # files and links that may have to go
-    programs: frozenset[str] = frozenset()  # names of network tools that are installed
+    configuration: frozenset[str] = frozenset()  # of the network, of every kind
+    naming: frozenset[str] = frozenset()  # what gives network cards their names
+    programs: frozenset[str] = frozenset()  # of network/plan.py's PROGRAMS, which are installed
+    enabled: frozenset[str] = frozenset()  # of its UNITS, which are enabled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,4 +128,3 @@ class NodeFacts:
     kept: Mapping[str, KeptFile] = field(default_factory=dict, repr=False)  # path -> file
     fresh_host_keys: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # type -> PEM
     random_seed: bytes = field(default=b"", repr=False)
-    renderer: str = ""  # of the network configuration; empty: what the tree has

@@ -19,6 +19,7 @@ from nodectl.identity.model import (
     TreeFacts,
     WriteFile,
 )
+from nodectl.identity.network.plan import plan_network
 from nodectl.identity.rows import (
     HOSTNAME,
     HOSTS,
@@ -47,7 +48,7 @@ def plan_identity(
     tree: TreeFacts, node: NodeFacts, more: Sequence[FileAction] = ()
 ) -> IdentityPlan:
     """Return the plan; `more` are files that other parts made for this node (fstab)."""
-    keys = plan_host_keys(tree, node)
+    keys, network = plan_host_keys(tree, node), plan_network(tree, node)
     actions: list[FileAction] = [
         *more,
         *_hostname(tree, node),
@@ -57,6 +58,7 @@ def plan_identity(
         *_iscsi(tree, node),
         *_nvme(tree, node),
         *keys.files,
+        *network.actions,
         *_enrolment(node),
     ]
     planned = {action.path for action in actions}
@@ -64,7 +66,7 @@ def plan_identity(
     return IdentityPlan(
         machine_id=derive_machine_id(node.realm_id, node.name),
         actions=tuple(actions),
-        notes=keys.notes,
+        notes=(*keys.notes, *network.notes),
         host_keys=keys.shown,
     )
 

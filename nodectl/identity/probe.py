@@ -2,7 +2,7 @@
 
 import fnmatch
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from nodectl.disk.config_files import LAYOUT_FILES, LVM_DEVICES_FOLDER
@@ -10,6 +10,7 @@ from nodectl.errors import UnsafePath
 from nodectl.fsio import folder_beneath, read_beneath
 from nodectl.identity.hostkeys import CONFIG, CONFIG_FOLDER, configured_paths
 from nodectl.identity.model import TreeFacts
+from nodectl.identity.network.plan import CONFIGURATION, NAMING, PROGRAMS, UNITS
 
 FILE_MAX = 1 << 20  # bytes of a file that is read
 _MATCHES_MAX = 10_000
@@ -25,7 +26,11 @@ _TEXTS = (
     f"{CONFIG_FOLDER}/*.conf",
 )
 _FOLDERS = ("etc/iscsi", "etc/nvme", "var/lib/dbus", "var/lib/systemd", LVM_DEVICES_FOLDER)
-_FILES = ("etc/ssh/ssh_host_*",)
+_FILES = (
+    "etc/ssh/ssh_host_*",
+    "usr/lib/systemd/system/systemd-networkd.service",
+    "lib/systemd/system/systemd-networkd.service",
+)
 
 
 def probe_tree(root_fd: int) -> TreeFacts:
@@ -36,7 +41,7 @@ def probe_tree(root_fd: int) -> TreeFacts:
     """
     _refuse_linked_etc(root_fd)
     texts = {}
-    for pattern in _TEXTS:
+    for pattern in (*_TEXTS, *CONFIGURATION, *NAMING):
         for path in matches(root_fd, pattern):
             data = read_or_none(root_fd, path)
             if data is not None:
@@ -44,8 +49,20 @@ def probe_tree(root_fd: int) -> TreeFacts:
     return TreeFacts(
         texts=texts,
         folders=frozenset(path for path in _FOLDERS if is_folder(root_fd, path)),
-        files=frozenset(path for pattern in _FILES for path in matches(root_fd, pattern)),
+        files=_found(root_fd, _FILES),
+        configuration=_found(root_fd, CONFIGURATION),
+        naming=_found(root_fd, NAMING),
+        programs=frozenset(name for name, paths in PROGRAMS.items() if _found(root_fd, paths)),
+        enabled=frozenset(
+            name
+            for name, unit in UNITS.items()
+            if _found(root_fd, (f"etc/systemd/system/*.wants/{unit}",))
+        ),
     )
+
+
+def _found(root_fd: int, patterns: Iterable[str]) -> frozenset[str]:
+    return frozenset(path for pattern in patterns for path in matches(root_fd, pattern))
 
 
 def _refuse_linked_etc(root_fd: int) -> None:

@@ -5,10 +5,10 @@ from typing import Any
 
 from nodectl.catalog.inventory import NodeInventory
 from nodectl.catalog.inventory_text import read_inventory
-from nodectl.catalog.model import ABSENT
 from nodectl.errors import UnknownNode
 from nodectl.node.client import ControlClient
 
+_SHOWN = 10
 _BATCH = 100  # nodes in one request: the controller answers others in between
 
 
@@ -21,12 +21,24 @@ async def inventory_of(client: ControlClient, name: str) -> tuple[NodeInventory,
     return _said(await client.ask("GET", f"/v1/inventory/{name}"))
 
 
-async def inventory_or_new(client: ControlClient, name: str) -> tuple[NodeInventory, int]:
-    """Return what is said of a node, or an empty inventory with the revision for "absent"."""
-    try:
-        return await inventory_of(client, name)
-    except UnknownNode:
-        return NodeInventory(name=name), ABSENT
+async def inventories_of(
+    client: ControlClient, names: Sequence[str]
+) -> list[tuple[NodeInventory, int]]:
+    """Return what is said of some nodes, in their order.
+
+    Raises:
+        UnknownNode: nothing is said of one of them.
+    """
+    if len(names) == 1:
+        return [await inventory_of(client, names[0])]
+    said = {one.name: (one, revision) for one, revision in await all_inventories(client)}
+    absent = [name for name in names if name not in said]
+    if absent:
+        raise UnknownNode(
+            f"the inventory has no node {', '.join(absent[:_SHOWN])}; nothing was changed",
+            hint="nodectl node list shows all",
+        )
+    return [said[name] for name in names]
 
 
 async def all_inventories(client: ControlClient) -> list[tuple[NodeInventory, int]]:

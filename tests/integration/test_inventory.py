@@ -96,6 +96,21 @@ def test_a_node_is_known_before_it_joins(realm: Commands, tmp_path: Path) -> Non
     realm.fails("c", 45, "node", "show", "n1")
 
 
+def test_many_nodes_at_once_by_range(realm: Commands) -> None:
+    """All of them, or none."""
+    realm.ok("c", "node", "add", "n1", "--mac", "52:54:00:12:34:56")
+    realm.ok("c", "node", "add", "m[08-11]", "--group", "gpu")
+    realm.ok("c", "node", "set", "@gpu,-m08", "--rack", "r7", "--bmc", "")
+    assert realm.ok("c", "node", "expand", "@rack:r7").split() == ["m09", "m10", "m11"]
+    assert realm.ok("c", "node", "expand", "all!m*").split() == ["c", "n1"]
+    realm.fails("c", 45, "node", "set", "m[08-12]", "--rack", "r8")
+    realm.fails("c", 44, "node", "set", "m[08-11]", "--mac", "52:54:00:12:34:56")
+    assert "rack" not in _show(realm, "m08")
+    realm.fails("c", 14, "node", "expand", "@nobody")
+    realm.fails("c", 14, "node", "expand", "n1&m08")
+    realm.fails("c", 14, "node", "add", "m[1-2")
+
+
 def test_each_wrong_input_has_its_sentence_and_status(realm: Commands, tmp_path: Path) -> None:
     realm.ok("c", "node", "add", "n1", "--interface", ETH0)
     story = realm.fails(

@@ -163,6 +163,8 @@ ETH1: dict[str, Any] = {"name": "eth1"}
             },
             "interfaces[1].addresses: eth0 has the address 10.0.0.7 already",
         ),
+        ({"interfaces": [ETH0 | {"dns": "10.0.0.2"}]}, "dns: is nothing without addresses or dhcp"),
+        ({"attributes": {"network-renderer": "wicked"}}, "attributes.network-renderer: must be"),
         ({"interfaces": [ETH0, ETH1 | {"mac": ETH0["mac"]}]}, "eth0 has the MAC"),
         (
             {"interfaces": [{"name": "v", "vlan": {"id": 4095, "link": "eth0"}}, ETH0]},
