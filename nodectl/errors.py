@@ -337,3 +337,9 @@ class InventoryInvalid(NodectlError):
     """What was said of a node has mistakes; each is named with its field."""
 
     exit_code = 90
+
+
+class TemplateInvalid(NodectlError):
+    """A template has mistakes, or cannot be filled in for a node; each line is named."""
+
+    exit_code = 91

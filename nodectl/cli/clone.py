@@ -12,7 +12,7 @@ import typer
 
 from nodectl.boot.model import BootOrder
 from nodectl.cli.disk_plan import ask, plan_document, plan_text, read_layout, written_names
-from nodectl.cli.inventory import inventory_for
+from nodectl.cli.inventory import given_to
 from nodectl.cli.progress import observer_for
 from nodectl.cli.releases import open_image
 
@@ -76,11 +76,11 @@ def clone(
     A layout with an EFI system partition gets a loader for UEFI, one with a BIOS boot partition one
     for BIOS; the image must then have a kernel. Without either the disk is data.
 
-    Status: 0 cloned and read back, 10/11/14 a path or value, 12 target full, 15/16 a program is
-    missing or failed, 17 not root, 18 not confirmed, 20-29 content, 30 swarm, 40-43 realm and
-    controller, 50 no such disk or several, 51 disk in use, 52 too small, 53 layout has mistakes,
-    54 disk changed since the plan, 55 read back differs, 56 not released, 57 layout not for this
-    machine, 58 the image cannot boot from it, 59 what boots could not be made, 130 stopped.
+    Status: 0 cloned and read back, 10/11/14 a path or value, 12 full, 15/16 a program is missing or
+    failed, 17 not root, 18 not confirmed, 20-29 content, 30 swarm, 40-43 realm and controller, 50
+    no such disk or several, 51 in use, 52 too small, 53 layout has mistakes, 54 changed since the
+    plan, 55 read back differs, 56 not released, 57 layout not for this machine, 58 the image cannot
+    boot from it, 59 what boots could not be made, 91 a template lacks a value, 130 stopped.
     """
     from nodectl.errors import InvalidInput
     from nodectl.ids import checked_name
@@ -93,6 +93,7 @@ def clone(
         name = checked_name(hostname or source.node_name)
     except ValueError as exc:
         raise InvalidInput(f"--hostname: {exc}") from exc
+    said, files = (None, ()) if dry_run else given_to(state, name)
     wish = CloneWish(
         disks=tuple(disk),
         layout=wanted,
@@ -100,7 +101,8 @@ def clone(
         verify=verify,
         unmount=unmount,
         boot=BootWish(boots=boot, order=boot_order, elsewhere=elsewhere),
-        inventory=None if dry_run else inventory_for(state, name),
+        inventory=said,
+        files=files,
         keep=not fresh_keys,
     )
     run_clone(wish, source, yes=yes, dry_run=dry_run, as_json=as_json)

@@ -67,7 +67,7 @@ def multicast_status(state: StateOption = None, json_output: JsonOption = False)
 @cloner_app.command("multicast-image")
 def multicast_image(
     image: Annotated[str, typer.Option("--image", help="The image.")],
-    nodes: Annotated[str, typer.Option("--nodes", help="Node names with commas between, or: all.")],
+    nodes: Annotated[str, typer.Option("--nodes", help="Such as node[01-40],@gpu!n07, or: all.")],
     rate: Annotated[
         str, typer.Option("--rate", metavar="SIZE", help="Bytes/s that all links carry.")
     ] = MULTICAST_RATE,

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nodectl.cli import nodes as node_ranges
+from nodectl.cli import site_files
 from nodectl.cli.membership import JsonOption, StateOption, ask
 from nodectl.cli.node import node_app
 from nodectl.cli.nodes import node_names
 
 if TYPE_CHECKING:
     from nodectl.catalog.inventory import NodeInventory
+    from nodectl.catalog.site_files import FilledFile
     from nodectl.node.client import ControlClient
 
 _LISTS = frozenset({"addresses", "gateway", "dns", "search", "members"})
@@ -56,8 +59,10 @@ File = Annotated[
 ]
 
 
-def register(_app: typer.Typer) -> None:
-    """Add these commands beside `node list`."""
+def register(app: typer.Typer) -> None:
+    """Add these commands beside `node list`, and what else says something of nodes."""
+    node_ranges.register(app)
+    site_files.register(app)
     node_app.command("add")(node_add)
     node_app.command("set")(node_set)
     node_app.command("show")(node_show)
@@ -159,25 +164,39 @@ def node_forget(name: Name, state: StateOption = None) -> None:
     print(f"the inventory has no {name} any more")
 
 
-def inventory_for(state: Path | None, name: str) -> "NodeInventory | None":
-    """Return what the controller says of a node that is about to be made; None where it cannot.
+def given_to(
+    state: Path | None, name: str
+) -> "tuple[NodeInventory | None, tuple[FilledFile, ...]]":
+    """Return what the controller says of a node that is about to be made, and gives to it.
 
-    A node may ask about itself only, and a controller may be away: then it is said on stderr that
+    A member may ask for itself only, and a controller may be away: then it is said on stderr that
     the node gets what the image has.
-    """
-    from nodectl.errors import ControllerUnreachable, NotAllowed, UnknownNode
-    from nodectl.node.inventory import inventory_of
 
+    Raises:
+        TemplateInvalid: a template cannot be filled in for the node.
+    """
+    from nodectl.catalog.inventory import NodeInventory
+    from nodectl.errors import ControllerUnreachable, NotAllowed, UnknownNode
+    from nodectl.identity.site import filled_files
+    from nodectl.node.inventory import inventory_of
+    from nodectl.node.site_files import files_of
+
+    said: NodeInventory | None = None
+    files: tuple[FilledFile, ...] = ()
     try:
-        return ask(state, lambda client: inventory_of(client, name))[0]
+        said = ask(state, lambda client: inventory_of(client, name))[0]
     except UnknownNode:
-        return None
+        pass
     except (ControllerUnreachable, NotAllowed) as exc:
         print(
             f"nodectl: nothing is known of {name}: {exc}; its network stays as in the image",
             file=sys.stderr,
         )
-        return None
+    try:
+        files = ask(state, lambda client: files_of(client, name))
+    except (ControllerUnreachable, NotAllowed) as exc:
+        print(f"nodectl: {name} is given no secrets and templates: {exc}", file=sys.stderr)
+    return said, filled_files(files, said or NodeInventory(name=name))
 
 
 def _checked(name: str) -> str:

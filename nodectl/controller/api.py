@@ -28,6 +28,8 @@ from nodectl.controller.members import Members
 from nodectl.controller.multicast import with_session
 from nodectl.controller.releases import Releases
 from nodectl.controller.rollback import reapply
+from nodectl.controller.site_files import SiteFiles
+from nodectl.controller.site_files_api import SiteFilesApi
 from nodectl.controller.tracker import Announcement, Tracker
 from nodectl.errors import NotAllowed, TokenRefused, UnknownNode
 from nodectl.ids import Root
@@ -76,6 +78,8 @@ class ControlApi:
         self._rng = clocks.rng
         self.members = Members(catalog, realm, clocks.now)
         self.inventory = InventoryApi(catalog, self._note)
+        self.files = SiteFiles(catalog, realm, self.inventory.nodes)
+        self._files_api = SiteFilesApi(self.files, self._note)
         self.releases = Releases(catalog, realm, clocks.now)
         self.tracker = Tracker(clocks.monotonic, clocks.rng)
         self.jobs = Jobs(catalog, now=clocks.now, monotonic=clocks.monotonic, patience=patience)
@@ -92,6 +96,7 @@ class ControlApi:
         self._realm = realm
         self.members.use(realm)
         self.releases.use(realm)
+        self.files.use(realm)
 
     def application(self) -> web.Application:
         """Return the aiohttp application."""
@@ -111,6 +116,7 @@ class ControlApi:
             ("GET", "/v1/nodes"): self._list_nodes,
             ("DELETE", "/v1/nodes/{name}"): self._remove_node,
             **self.inventory.routes(),
+            **self._files_api.routes(),
             **self._access_api.routes(),
             ("GET", "/v1/releases"): self._list_releases,
             ("POST", "/v1/releases"): self._publish,

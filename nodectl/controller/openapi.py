@@ -61,6 +61,16 @@ def _number(most: int) -> Schema:
 
 
 _WAIT: Mapping[str, Schema] = {"wait_ms": _number(60_000)}
+_FILE_FIELDS: Mapping[str, Schema] = {
+    "name": _NAME,
+    "kind": {"enum": ["secret", "template"]},
+    "group": _NAME,
+    "path": {"type": "string", "maxLength": 1024},
+    "owner": {"type": "string", "maxLength": 80},
+    "mode": {"type": "string", "pattern": "^0?[0-7]{3}$"},
+}
+_FILE = _object(**_FILE_FIELDS)
+_FILLED = _object(**_FILE_FIELDS, content={"type": "string", "contentEncoding": "base64"})
 _INVENTORY = _object(inventory=_OBJECT, revision=_COUNT)
 _ACCESS = _object(nodes={"type": ["array", "null"], "items": _NAME, "maxItems": 20_000})
 _PEERS: Mapping[str, Schema] = {
@@ -166,6 +176,24 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("DELETE", "/v1/inventory/{name}"): Operation(
         summary="Forget what is known of a node.", answer=_NOTHING
     ),
+    ("GET", "/v1/files"): Operation(
+        summary="The secrets and templates, without their content.",
+        answer=_object(files=_list(_FILE)),
+    ),
+    ("POST", "/v1/files"): Operation(
+        summary="Keep a secret or template, in the place of the one of its name.",
+        body=_FILLED, answer=_FILE,
+    ),
+    ("GET", "/v1/files/{file}"): Operation(
+        summary="A template; never a secret.", answer=_FILLED
+    ),
+    ("DELETE", "/v1/files/{file}"): Operation(
+        summary="Forget a secret or template.", answer=_NOTHING
+    ),
+    ("GET", "/v1/nodes/{name}/files"): Operation(
+        summary="What the member itself is given: the files of its groups.",
+        answer=_object(files=_list(_FILLED)),
+    ),
     ("GET", "/v1/releases"): Operation(
         summary="The releases of the images that are for the member.",
         query={"name": _NAME}, answer=_object(releases=_list(_ref("Release"))),
@@ -249,6 +277,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
 
 _PARAMETERS: Mapping[str, Schema] = {
     "name": _NAME,
+    "file": _NAME,
     "node": _NAME,
     "root": _ID,
     "generation": _number(9_999_999_999),

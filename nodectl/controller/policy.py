@@ -57,6 +57,12 @@ POLICY: Mapping[tuple[str, str], Rights] = {
     ("POST", "/v1/inventory"): Rights(_ALL, _NONE, _NONE),
     ("GET", "/v1/inventory/{name}"): Rights(_ALL, _OWN, _OWN),
     ("DELETE", "/v1/inventory/{name}"): Rights(_ALL, _NONE, _NONE),
+    ("GET", "/v1/files"): Rights(_ALL, _NONE, _NONE),  # without content
+    ("POST", "/v1/files"): Rights(_ALL, _NONE, _NONE),
+    ("GET", "/v1/files/{file}"): Rights(_ALL, _NONE, _NONE),  # of a template; never of a secret
+    ("DELETE", "/v1/files/{file}"): Rights(_ALL, _NONE, _NONE),
+    # Secrets go to the nodes of their group and to nobody else, operators included.
+    ("GET", "/v1/nodes/{name}/files"): Rights(_OWN, _OWN, _OWN),
     ("GET", "/v1/releases"): Rights(_ALL, _ALL, _NONE),  # of the images that are for it
     ("POST", "/v1/releases"): Rights(_ALL, _NONE, _NONE),
     ("GET", "/v1/releases/{name}"): Rights(_ALL, _OWN, _OWN),

@@ -3,8 +3,8 @@ r"""The recovery file: what a lost controller is made again from.
 `nodectl recovery 1\n`, 16 bytes of salt, 12 bytes of nonce, then AES-256-GCM over a JSON object:
 `{"realm": {file: text}, "catalog": {key: document}, "membership": {...}}`; the key is scrypt
 (N = 2**15, r = 8, p = 1) of the passphrase, the first line is associated data. It holds the realm's
-keys and what the catalog said of nodes, tokens, releases, publishers and swarms; not jobs, not the
-audit log, and no frames: those are on the nodes.
+keys and what the catalog said of nodes, tokens, releases, publishers, swarms and site files; not
+jobs, not the audit log, and no frames: those are on the nodes.
 """
 
 import json
@@ -24,7 +24,10 @@ from nodectl.fsio import make_private_folder, write_private
 
 _MAGIC = b"nodectl recovery 1\n"
 _SALT, _NONCE = 16, 12
-_PREFIXES = ("nodes/", "tokens/", "releases/", "roots/", "publishers/", "swarm/", "access/")
+_PREFIXES = (
+    "nodes/", "tokens/", "releases/", "roots/", "publishers/", "swarm/", "access/", "inventory/",
+    "files/",
+)  # fmt: skip
 _FILES = frozenset(
     {
         "realm.json", "realm.key", "ca.pem", "ca.key", "controller.pem", "controller.key",

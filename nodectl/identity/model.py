@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from nodectl.catalog.inventory import NodeInventory
+from nodectl.catalog.site_files import FilledFile
 
 
 class Way(StrEnum):
@@ -128,3 +129,4 @@ class NodeFacts:
     kept: Mapping[str, KeptFile] = field(default_factory=dict, repr=False)  # path -> file
     fresh_host_keys: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # type -> PEM
     random_seed: bytes = field(default=b"", repr=False)
+    files: tuple[FilledFile, ...] = ()  # of the site, templates filled in already

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nodectl.catalog.inventory import NodeInventory
+from nodectl.catalog.site_files import FilledFile
 from nodectl.identity.fresh import fresh_host_keys, fresh_seed
 from nodectl.identity.hostkeys import has_sshd
 from nodectl.identity.model import FileAction, IdentityPlan, NodeFacts, TreeFacts
@@ -24,6 +25,7 @@ class Owner:
     name: str
     inventory: NodeInventory | None = None
     old: OldRoot = NOTHING  # what the old disk leaves to the node
+    files: tuple[FilledFile, ...] = ()  # of the site, templates filled in
 
 
 def _nothing_more(_tree: TreeFacts) -> Sequence[FileAction]:
@@ -48,5 +50,6 @@ def plan_own(root: Path, owner: Owner, more: More = _nothing_more) -> IdentityPl
         kept=owner.old.files,
         fresh_host_keys=fresh_host_keys(f"root@{owner.name}") if has_sshd(tree) else {},
         random_seed=fresh_seed(),
+        files=owner.files,
     )
     return plan_identity(tree, node, more(tree))

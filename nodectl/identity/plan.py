@@ -30,6 +30,7 @@ from nodectl.identity.rows import (
     RANDOM_SEED,
     SSH_HOST_KEYS,
 )
+from nodectl.identity.site import plan_site_files
 
 _HOSTNAME_LINE = re.compile(r"^(\s*(?:HOSTNAME|hostname)=).*$", re.MULTILINE)
 _HOSTNAME_FILES = ("etc/sysconfig/network", "etc/conf.d/hostname")
@@ -49,6 +50,7 @@ def plan_identity(
 ) -> IdentityPlan:
     """Return the plan; `more` are files that other parts made for this node (fstab)."""
     keys, network = plan_host_keys(tree, node), plan_network(tree, node)
+    site = plan_site_files(tree, node.files)
     actions: list[FileAction] = [
         *more,
         *_hostname(tree, node),
@@ -61,12 +63,15 @@ def plan_identity(
         *network.actions,
         *_enrolment(node),
     ]
+    # What the site says of a file counts, whoever else would write it.
+    given = {file.path for file in site.files}
+    actions = [*(action for action in actions if action.path not in given), *site.files]
     planned = {action.path for action in actions}
     actions += [action for action in _foreign(tree) if action.path not in planned]
     return IdentityPlan(
         machine_id=derive_machine_id(node.realm_id, node.name),
         actions=tuple(actions),
-        notes=(*keys.notes, *network.notes),
+        notes=(*keys.notes, *network.notes, *site.notes),
         host_keys=keys.shown,
     )
 

@@ -16,6 +16,8 @@ FILE_MAX = 1 << 20  # bytes of a file that is read
 _MATCHES_MAX = 10_000
 _TEXTS = (
     *LAYOUT_FILES,
+    "etc/passwd",
+    "etc/group",
     "etc/hosts",
     "etc/HOSTNAME",
     "etc/sysconfig/network",

@@ -15,6 +15,7 @@ from typing import Protocol
 from nodectl.boot.apply import check_boot
 from nodectl.boot.model import BootPlace
 from nodectl.catalog.inventory import NodeInventory
+from nodectl.catalog.site_files import FilledFile
 from nodectl.disk.apply import apply_plan, locked, released
 from nodectl.disk.config_files import layout_files
 from nodectl.disk.kinds import EXT_TYPES
@@ -98,6 +99,7 @@ class CloneWish:
     unmount: bool = False  # take down mounts and swap that are in use on the disks
     inventory: NodeInventory | None = None  # what is said of the node; None: nothing
     boot: BootWish = field(default_factory=BootWish)
+    files: tuple[FilledFile, ...] = ()  # of the site, templates filled in
     keep: bool = True  # take host keys and the like over from the node's old system on the disk
 
     def __post_init__(self) -> None:
@@ -184,10 +186,7 @@ def clone_onto_disk(
         folder = stack.enter_context(private_folder())
         old = _old_root(plan, wish, image, folder, watch)
         stack.enter_context(released(plan))
-        owner = Owner(
-            realm_id=image.realm_id, name=wish.node_name, inventory=wish.inventory, old=old
-        )
-        filled, own = _write(plan, owner, image, folder, watch)
+        filled, own = _write(plan, _owner(wish, image, old), image, folder, watch)
         files = _read_back(plan, wish, image, folder, own=own, observer=watch)
         boot = _make_bootable(plan, wish, place, folder, watch) if place else None
     return CloneReport(
@@ -241,6 +240,16 @@ def _make_bootable(
     elsewhere = wish.boot.elsewhere or plan.disk.type == "loop"
     entries = write_entries(boot, place, replace(wish.boot, elsewhere=elsewhere), observer)
     return boot_report(boot, place, entries)
+
+
+def _owner(wish: CloneWish, image: ImageSource, old: OldRoot) -> Owner:
+    return Owner(
+        realm_id=image.realm_id,
+        name=wish.node_name,
+        inventory=wish.inventory,
+        old=old,
+        files=wish.files,
+    )
 
 
 def _old_root(

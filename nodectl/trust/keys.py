@@ -25,6 +25,7 @@ _SEAL = "nodectl 2026-11 frame seal"
 _NONCE = "nodectl 2026-11 frame nonce"
 _SWARM = "nodectl 2026-11 swarm"
 _AUDIT = "nodectl 2026-11 audit"
+_SITE_FILES = "nodectl 2026-11 site files"
 _MARK = "nodectl 2026-11 key mark"
 
 
@@ -107,3 +108,7 @@ class RealmKey:
     def audit_key(self) -> bytes:
         """Derive the key that seals the lines of the audit log."""
         return self._derive(_AUDIT)
+
+    def site_files_key(self) -> bytes:
+        """Derive the key that seals a site's secrets and templates in the catalog."""
+        return self._derive(_SITE_FILES)

@@ -39,6 +39,8 @@ def _paths(me: str, other: str) -> dict[tuple[str, str], tuple[str, str]]:
     root = ROOT.hex()
     one = {
         "/v1/nodes/{name}": (f"/v1/nodes/{me}", f"/v1/nodes/{other}"),
+        "/v1/files/{file}": ("/v1/files/munge",) * 2,
+        "/v1/nodes/{name}/files": (f"/v1/nodes/{me}/files", f"/v1/nodes/{other}/files"),
         "/v1/inventory/{name}": (f"/v1/inventory/{me}", f"/v1/inventory/{other}"),
         "/v1/releases/{name}": ("/v1/releases/golden",) * 2,
         "/v1/releases/{name}/access": ("/v1/releases/golden/access",) * 2,
@@ -161,7 +163,9 @@ def test_each_role_may_call_what_the_table_says(tmp_path: Path) -> None:
                     assert (status == 403) is not allowed, (name, method, path, status)
                     assert status != 401, (name, method, path)
             entries = [e for e in _audit(controller) if e["what"] == "refused"]
-            assert {e["who"] for e in entries} == {"n1", "i1"}
+            # An operator is refused one thing: what another node is given.
+            assert {e["who"] for e in entries} == {"n1", "i1", "o1"}
+            assert [e["whom"] for e in entries if e["who"] == "o1"] == ["/v1/nodes/n2/files"]
 
     run_async(main())
 
