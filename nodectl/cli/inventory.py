@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nodectl.cli import node_exchange, site_files
 from nodectl.cli import nodes as node_ranges
-from nodectl.cli import site_files
 from nodectl.cli.membership import JsonOption, StateOption, ask
 from nodectl.cli.node import node_app
 from nodectl.cli.nodes import node_names
@@ -62,6 +62,7 @@ File = Annotated[
 def register(app: typer.Typer) -> None:
     """Add these commands beside `node list`, and what else says something of nodes."""
     node_ranges.register(app)
+    node_exchange.register(app)
     site_files.register(app)
     node_app.command("add")(node_add)
     node_app.command("set")(node_set)

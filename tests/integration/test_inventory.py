@@ -96,7 +96,7 @@ def test_a_node_is_known_before_it_joins(realm: Commands, tmp_path: Path) -> Non
     realm.fails("c", 45, "node", "show", "n1")
 
 
-def test_many_nodes_at_once_by_range(realm: Commands) -> None:
+def test_many_nodes_at_once_by_range(realm: Commands, tmp_path: Path) -> None:
     """All of them, or none."""
     realm.ok("c", "node", "add", "n1", "--mac", "52:54:00:12:34:56")
     realm.ok("c", "node", "add", "m[08-11]", "--group", "gpu")
@@ -106,6 +106,19 @@ def test_many_nodes_at_once_by_range(realm: Commands) -> None:
     realm.fails("c", 45, "node", "set", "m[08-12]", "--rack", "r8")
     realm.fails("c", 44, "node", "set", "m[08-11]", "--mac", "52:54:00:12:34:56")
     assert "rack" not in _show(realm, "m08")
+    (tmp_path / "hosts").write_text("10.0.0.8 m08\n10.0.0.20 x20\n")
+    words = ("node", "import", str(tmp_path / "hosts"), "--format", "hosts", "--prefix", "16")
+    realm.fails("c", 44, *words)
+    realm.fails("c", 45, "node", "show", "x20")
+    assert realm.ok("c", *words, "--update") == "2 nodes are in the inventory\n"
+    assert _show(realm, "m08") == {
+        "name": "m08", "groups": ["gpu"],
+        "interfaces": [{"name": "eth0", "addresses": ["10.0.0.8/16"]}],
+    }  # fmt: skip
+    assert realm.ok("c", "node", "export", "--format", "hosts", "--nodes", "x*,m*") == (
+        "10.0.0.8\tm08\n10.0.0.20\tx20\n"
+    )
+    realm.fails("c", 14, "node", "export", "--format", "yaml")
     realm.fails("c", 14, "node", "expand", "@nobody")
     realm.fails("c", 14, "node", "expand", "n1&m08")
     realm.fails("c", 14, "node", "add", "m[1-2")
