@@ -10,7 +10,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +35,7 @@ _WITHOUT_REPLAY = {  # ext4(5), xfs(5), btrfs(5)
     "xfs": f"{_SAFE},norecovery,nouuid",
     "btrfs": f"{_SAFE},rescue=nologreplay",
 }
+_NOT_READ = {"LVM2_member", "linux_raid_member", "crypto_LUKS"}
 _SUBVOLUMES = ("", "@", "root", "@rootfs")  # of btrfs: Ubuntu, Fedora, Debian
 _DETACH_S = 10.0
 _POLL_S = 0.05
@@ -53,26 +54,40 @@ class OldRoot:
 NOTHING = OldRoot()
 
 
-def read_old_disk(disk: DiskFacts, folder: Path, *, realm_id: str, name: str) -> OldRoot:
-    """Return what the old system on a disk leaves to the node; `folder` is an empty one.
+def read_old_disks(
+    disks: Iterable[DiskFacts], folder: Path, *, realm_id: str, name: str
+) -> OldRoot:
+    """Return what the old system on some disks leaves to the node; `folder` is an empty one.
 
-    What cannot be read is a note, never an error: the disk is about to be overwritten anyway.
+    What cannot be read is a note, never an error: the disks are about to be overwritten anyway.
     """
-    found, notes = [], []
-    contents = disk.contents
-    for part in contents.partitions if contents else ():
-        kinds = {each.type for each in part.signatures}
-        kind = next(iter(kinds & _WITHOUT_REPLAY.keys()), "")
-        if kinds & {"LVM2_member", "linux_raid_member", "crypto_LUKS"}:
-            notes.append(f"nothing was kept from {part.path} ({', '.join(sorted(kinds))})")
-        if not kind:
-            continue
-        try:
-            with _mounted(disk, part, kind, folder) as places:
-                found += [one for one in map(_system_at, places) if one is not None]
-        except (CommandFailed, ToolMissing, OSError) as exc:
-            notes.append(f"nothing was kept from {part.path}: {str(exc).splitlines()[0]}")
+    found: list[OldSystem] = []
+    notes: list[str] = []
+    for disk in disks:
+        for part in disk.contents.partitions if disk.contents else ():
+            _read_partition(disk, part, folder, found, notes)
     return choose_old_root(found, notes, realm_id=realm_id, name=name)
+
+
+def _read_partition(
+    disk: DiskFacts,
+    part: PartitionFacts,
+    folder: Path,
+    found: "list[OldSystem]",
+    notes: list[str],
+) -> None:
+    """Add the systems on a partition to `found`, and what could not be read to `notes`."""
+    kinds = {each.type for each in part.signatures}
+    kind = next(iter(kinds & _WITHOUT_REPLAY.keys()), "")
+    if kinds & _NOT_READ:
+        notes.append(f"nothing was kept from {part.path} ({', '.join(sorted(kinds))})")
+    if not kind:
+        return
+    try:
+        with _mounted(disk, part, kind, folder) as places:
+            found += [one for one in map(_system_at, places) if one is not None]
+    except (CommandFailed, ToolMissing, OSError) as exc:
+        notes.append(f"nothing was kept from {part.path}: {str(exc).splitlines()[0]}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ from nodectl.errors import NotConfirmed, VerifyFailed
 from nodectl.events import Event, Note, Observer, StepFinished, step
 from nodectl.identity.apply import AppliedIdentity, apply_identity, check_identity
 from nodectl.identity.model import IdentityPlan, TreeFacts, WriteFile
-from nodectl.identity.old_root import NOTHING, OldRoot, read_old_disk
+from nodectl.identity.old_root import NOTHING, OldRoot, read_old_disks
 from nodectl.identity.own import Owner, plan_own
 from nodectl.identity.rows import FSTAB
 from nodectl.ids import checked_name
@@ -255,11 +255,12 @@ def _owner(wish: CloneWish, image: ImageSource, old: OldRoot) -> Owner:
 def _old_root(
     plan: DiskPlan, wish: CloneWish, image: ImageSource, folder: Path, observer: Observer
 ) -> OldRoot:
-    """Look at what the disk's old system leaves to the node, before it is gone."""
+    """Look at what the disks' old system leaves to the node, before it is gone."""
     if not wish.keep:
         return NOTHING
-    with step(observer, "look for host keys on the old disk"):
-        old = read_old_disk(plan.disk, folder, realm_id=image.realm_id, name=wish.node_name)
+    with step(observer, "look for host keys on the old disks"):
+        disks = [each.disk for each in plan.disks]
+        old = read_old_disks(disks, folder, realm_id=image.realm_id, name=wish.node_name)
     for note in old.notes:
         observer.on(Note(text=note))
     return old

@@ -7,15 +7,27 @@ from disk_samples import layout_of
 from loop_disks import MIB, FolderImage, LoopDisk, loop_disk, make_tree, sh
 
 from nodectl.catalog.inventory import Interface, NodeInventory
+from nodectl.catalog.site_files import FileKind, FilledFile, SiteFile
 from nodectl.disk.kinds import FsType
 from nodectl.disk.model import Layout
 from nodectl.disk.probe import probe_contents, probe_disks
 from nodectl.events import NullObserver
-from nodectl.identity.old_root import OldRoot, read_old_disk
+from nodectl.identity.old_root import OldRoot, read_old_disks
 from nodectl.node.clone import CloneReport, CloneWish, clone_onto_disk
 
 pytestmark = pytest.mark.root
 
+MUNGE = FilledFile(
+    file=SiteFile(
+        name="munge",
+        kind=FileKind.SECRET,
+        group="all",
+        path="etc/munge/munge.key",
+        owner="munge",
+        mode=0o400,
+    ),
+    content=b"a key",
+)
 KEYS = "etc/ssh/ssh_host_*_key"
 
 
@@ -25,7 +37,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "etc/ssh").mkdir()
     (root / "etc/ssh/sshd_config").write_text("Port 22\n")
     (root / "etc/ssh/ssh_host_dsa_key").write_text("golden\n")
-    (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n")
+    (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nmunge:x:64:65::/:/bin/false\n")
     return root
 
 
@@ -46,7 +58,7 @@ def keys(disk: LoopDisk, folder: Path, partition: int) -> dict[str, bytes]:
 def old_disk(disk: LoopDisk, folder: Path, name: str = "node07") -> OldRoot:
     (facts,) = [one for one in probe_disks() if one.path == disk.path]
     folder.mkdir(exist_ok=True)
-    return read_old_disk(probe_contents(facts), folder, realm_id="realm", name=name)
+    return read_old_disks([probe_contents(facts)], folder, realm_id="realm", name=name)
 
 
 @pytest.mark.parametrize("kind", [FsType.EXT4, FsType.XFS, FsType.BTRFS])
@@ -69,13 +81,16 @@ def test_a_node_that_is_cloned_again_keeps_its_host_keys(
 
         eth0 = Interface(name="eth0", addresses=("10.0.0.7/24",))
         said = NodeInventory(name="node07", interfaces=(eth0,))
-        second = clone(disk, tree, layout, inventory=said)
+        second = clone(disk, tree, layout, inventory=said, files=(MUNGE,))
         assert disk.is_released()
         assert keys(disk, tmp_path / "mnt", 2) == old
         assert set(second.host_keys) == {key.replace("fresh", "kept") for key in first.host_keys}
         assert second.machine_id == first.machine_id
         with disk.mounted(2, tmp_path / "mnt") as root:
             assert "10.0.0.7\tnode07\t" in (root / "etc/hosts").read_text()
+            placed = (root / "etc/munge/munge.key").stat()
+            assert (placed.st_uid, placed.st_gid, placed.st_mode & 0o777) == (64, 65, 0o400)
+            assert "etc/munge/munge.key" in (root / "etc/nodectl/own-files").read_text().split()
 
         other = clone(disk, tree, layout, node_name="node08")
         assert any("the old disk was that of node07" in note for note in other.notes)
