@@ -27,6 +27,9 @@ _HOSTNAME = typer.Option(
 _UNMOUNT = typer.Option(
     False, "--unmount", help="Take down mounts and swap that are in use on the disks."
 )
+_FRESH_KEYS = typer.Option(
+    False, "--fresh-keys", help="Do not keep SSH host keys and the like of the old disk."
+)
 _VERIFY = typer.Option(
     True, "--verify/--no-verify", help="Compare every entry with the image afterwards."
 )
@@ -59,9 +62,7 @@ def clone(
     yes: bool = typer.Option(False, "--yes", help="Do not ask before the disk is overwritten."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Show the plan and stop."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON: the report, or the plan."),
-    fresh_keys: bool = typer.Option(
-        False, "--fresh-keys", help="Do not keep SSH host keys and the like of the old disk."
-    ),
+    fresh_keys: bool = _FRESH_KEYS,
     boot: bool = _BOOT,
     boot_order: BootOrder = _ORDER,
     elsewhere: bool = _ELSEWHERE,
