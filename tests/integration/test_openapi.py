@@ -118,6 +118,9 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         commands.ok("c", "image", "capture", "golden", "--tree", str(tree))
         _, ready = commands.serve("c", "--controller")
         commands.ok("c", "swarm", "push", "golden", "--nodes", "c")
+        (commands.folder / "motd").write_text("this is @{name}\n")
+        commands.ok("c", "template", "set", "motd", "--group", "all", "--path", "/etc/motd",
+                    "--file", str(commands.folder / "motd"))  # fmt: skip
         member = StateFolder(commands.folder / "c").membership()
         made = Live(urlsplit(ready["control_url"]).port or 0, member)
         yield made
@@ -144,6 +147,7 @@ def known(live: Live) -> dict[str, list[str]]:
         "generation": ["1"],
         "job_id": ["1"],
         "node": ["c"],
+        "file": ["motd"],
     }
 
 
