@@ -41,6 +41,7 @@ _PACKAGES = {
     "mkfs.btrfs": "btrfs-progs",
     "udevadm": "udev",
     "nsenter": "util-linux",
+    "setpriv": "util-linux",
     "unshare": "util-linux",
 }
 

@@ -33,8 +33,14 @@ class Inside:
         Raises:
             ToolMissing, CommandFailed: as `nodectl.run.run`.
         """
+        ends_with_us = (
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+        )  # else kill -9 of nodectl leaves it at work
         alone = ("unshare", "--pid", "--fork", "--kill-child")
-        return run([*self.enter, *alone, "chroot", self.root, *argv], timeout=timeout)
+        words = [*ends_with_us, *self.enter, *alone, "chroot", str(self.root), *argv]
+        return run(words, timeout=timeout)
 
 
 @contextlib.contextmanager
