@@ -13,6 +13,7 @@ import typer
 
 from nodectl.cli import (
     audit,
+    bench,
     clone,
     cloner,
     demo,
@@ -55,7 +56,7 @@ app = typer.Typer(
 
 for module in (
     demo, realm, realm_keys, token, serve, node, inventory, image, publisher, job, swarm, clone,
-    cloner, efiboot, disk, store, audit, version,
+    cloner, efiboot, disk, store, bench, audit, version,
 ):  # fmt: skip
     module.register(app)
 

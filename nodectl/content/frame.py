@@ -101,9 +101,13 @@ class FrameCodec:
         """Return the ChunkId of plain bytes."""
         return ChunkId(blake3(plain, key=self._keys.chunk_id).digest())
 
+    def compress(self, plain: bytes | memoryview) -> bytes:
+        """Return plain bytes compressed, as `seal` does first."""
+        return self._contexts().compressor.compress(plain)
+
     def seal(self, plain: bytes | memoryview, chunk_id: ChunkId) -> Frame:
         """Compress and seal one chunk of at most `CHUNK_MAX` bytes, whose id is `chunk_id`."""
-        packed = self._contexts().compressor.compress(plain)
+        packed = self.compress(plain)
         if len(packed) < len(plain):  # noqa: SIM108 - the two codecs read better apart
             encoded = _CODEC_ZSTD + packed
         else:

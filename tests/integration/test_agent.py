@@ -281,10 +281,9 @@ def test_a_root_whose_release_was_deleted_is_kept_and_announced_no_more(
                     assert (await _end(operator, view)).state is JobState.OK
                 with SqliteCatalog(lab.state.catalog) as catalog:
                     assert len(retain(catalog, Retention(keep_last=1), now=0.0)) == 1
-                announced.clear()
-                await _until(lambda: announced[ROOT] > 0)
-                announced.clear()
-                await _until(lambda: announced[ROOT_2] > 5)
+                for _ in range(2):  # one of them may be under way
+                    announced.clear()
+                    await _until(lambda: announced[ROOT_2] > 5)
                 assert announced[ROOT] == 0
                 assert {held.root for held in n1.state.held_roots()} == {ROOT, ROOT_2}
                 assert n1.swarm.holding(ROOT).complete
