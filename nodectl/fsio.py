@@ -5,6 +5,7 @@ opened without following links, so that no link in that tree leads them out of i
 """
 
 import contextlib
+import ctypes
 import errno
 import os
 import stat
@@ -60,6 +61,25 @@ def make_private_folder(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=PRIVATE_FOLDER)
+
+
+_PUNCH_HOLE = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, linux/falloc.h
+
+
+def punch_hole(fd: int, offset: int, length: int) -> bool:
+    """Turn a range of a file into a hole, which reads as zeros; False where that cannot be.
+
+    Raises:
+        OSError: the file system can, and failed.
+    """
+    fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+    fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    if fallocate(fd, _PUNCH_HOLE, offset, length) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in {errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV, errno.EPERM}:
+        return False
+    raise OSError(number, os.strerror(number))
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ from nodectl.errors import (
     ReadBackFailed,
 )
 from nodectl.events import Observer, StepProgress
-from nodectl.fsio import fsync_folder
+from nodectl.fsio import fsync_folder, punch_hole
 from nodectl.store.model import Store
 
 STEP = "restore"
@@ -91,6 +91,7 @@ class _Handler:
         self._discard = discard
         self._foreign = False  # nothing of the last job stood there
         self._fd = os.open(target, os.O_RDWR | os.O_CLOEXEC)
+        self._is_file = stat.S_ISREG(os.fstat(self._fd).st_mode)
 
     def handle(self, job: BlockJob) -> BlockDone:
         """Bring the ranges of a job to the image."""
@@ -101,11 +102,19 @@ class _Handler:
         for begin, length in job.holes if self._discard else ():
             with contextlib.suppress(OSError):  # a device that cannot is none the worse for it
                 fcntl.ioctl(self._fd, _BLKDISCARD, struct.pack("QQ", begin, length))
-        cleared = 0 if self._fresh else sum(_clear(self._fd, *hole) for hole in job.holes)
+        cleared = 0 if self._fresh else sum(self._clear(*hole) for hole in job.holes)
         written = sum(chunk.ref.plain_len for chunk in wrong)
         kept = sum(chunk.ref.plain_len for chunk in job.chunks) - written
         self._begin_writing_back(job)
         return BlockDone(job.number, written, kept, cleared, ())
+
+    def _clear(self, begin: int, length: int) -> int:
+        """Let a range be zeros, a hole where it can be; return how many bytes were not."""
+        wrong = list(not_zero(self._fd, begin, length))
+        if not self._is_file or not punch_hole(self._fd, begin, length):
+            for at, size in wrong:
+                _write(self._fd, ZEROS[:size], at)
+        return sum(size for _, size in wrong)
 
     def finish(self) -> BlockDone:
         """Make all durable."""
@@ -148,14 +157,6 @@ def _write(fd: int, plain: bytes, offset: int) -> None:
                 raise NoSpace("no space left for the image") from exc
             raise
         view, offset = view[done:], offset + done
-
-
-def _clear(fd: int, begin: int, length: int) -> int:
-    cleared = 0
-    for at, size in not_zero(fd, begin, length):
-        _write(fd, ZEROS[:size], at)
-        cleared += size
-    return cleared
 
 
 # ---------------------------------------------------------------- the target

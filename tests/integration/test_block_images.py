@@ -136,22 +136,104 @@ def test_a_device_in_use_is_refused(commands: Commands, tmp_path: Path) -> None:
         commands.ok("c", "image", "capture-block", "x", "--device", disk.path)
 
 
+def used(folder: Path) -> int:
+    """Return the bytes in use on a file system."""
+    os.sync()
+    found = os.statvfs(folder)
+    return (found.f_blocks - found.f_bfree) * found.f_frsize
+
+
 @pytest.mark.root
-def test_a_new_file_shares_blocks_with_an_older_copy(commands: Commands, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "make", [("mkfs.xfs", "-q", "-m", "reflink=1"), ("mkfs.btrfs", "-q")], ids=["xfs", "btrfs"]
+)
+def test_a_new_file_shares_blocks_with_an_older_copy(
+    commands: Commands, tmp_path: Path, make: tuple[str, ...]
+) -> None:
     mount = tmp_path / "mount"
     mount.mkdir()
-    make_image(tmp_path / "image")
-    capture(commands, tmp_path / "image")
+    image = tmp_path / "image"
+    make_image(image)
+    capture(commands, image)
     with loop_disk(tmp_path / "fs.img", 320 * MIB) as disk:
-        subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", disk.path], check=True)
+        subprocess.run([*make, disk.path], check=True)
         subprocess.run(["mount", disk.path, mount], check=True)
         try:
             restore(commands, "c", mount / "old")
+            before = used(mount)
             done = restore(commands, "c", mount / "new", "--seed", str(mount / "old"))
             assert done["written_bytes"] == 0
-            assert (mount / "new").read_bytes() == (tmp_path / "image").read_bytes()
+            assert (mount / "new").read_bytes() == image.read_bytes()
+            assert used(mount) - before < MIB
+
+            with image.open("r+b") as file:  # the next generation shares what did not change
+                file.seek(MIB)
+                file.write(b"new" * 1000)
+            capture(commands, image)
+            done = restore(commands, "c", mount / "next", "--seed", str(mount / "old"))
+            assert 0 < done["written_bytes"] < MIB
+            assert (mount / "next").read_bytes() == image.read_bytes()
+            assert used(mount) - before < 2 * MIB
         finally:
             subprocess.run(["umount", mount], check=True)
+
+
+def test_an_older_copy_that_cannot_be_shared_is_no_obstacle(
+    commands: Commands, tmp_path: Path
+) -> None:
+    whole = make_image(tmp_path / "image")
+    capture(commands, tmp_path / "image")
+    (tmp_path / "other").write_bytes(random.Random(9).randbytes(30 * MIB))  # of anything
+    restore(commands, "c", tmp_path / "out", "--seed", str(tmp_path / "other"))
+    assert (tmp_path / "out").read_bytes() == whole
+    none = str(tmp_path / "none")
+    words = ("image", "restore", "vm", str(tmp_path / "new"), "--seed", none)
+    assert f"cannot read the seed {none}" in refused(commands, 11, *words)
+    assert not (tmp_path / "new").exists()
+
+
+def test_holes_of_an_existing_file_are_punched(commands: Commands, tmp_path: Path) -> None:
+    whole = make_image(tmp_path / "image")
+    capture(commands, tmp_path / "image")
+    out = tmp_path / "out"
+    out.write_bytes(random.Random(8).randbytes(12 * MIB) + bytes(20 * MIB))  # too long as well
+    done = restore(commands, "c", out, "--yes")
+    assert done["cleared_bytes"] > 5 * MIB
+    assert out.read_bytes() == whole
+    assert out.stat().st_blocks * 512 < 8 * MIB
+    assert restore(commands, "c", out, "--yes")["cleared_bytes"] == 0
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("words", [("--discard",), ()])
+def test_a_device_gets_its_holes_discarded_when_asked(
+    commands: Commands, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    whole = make_image(tmp_path / "image")
+    capture(commands, tmp_path / "image")
+    with loop_disk(tmp_path / "a.img", 24 * MIB) as disk:
+        Path(disk.path).write_bytes(random.Random(8).randbytes(24 * MIB))
+        os.sync()
+        restore(commands, "c", disk.path, "--yes", *words)
+        assert Path(disk.path).read_bytes() == whole
+        os.sync()
+        allocated = (tmp_path / "a.img").stat().st_blocks * 512
+        assert allocated < 9 * MIB if words else allocated > 20 * MIB
+
+
+@pytest.mark.root
+def test_a_device_with_unreadable_places_is_told(commands: Commands, tmp_path: Path) -> None:
+    """The file behind a loop device is shorter than it was: its end can not be read."""
+    (tmp_path / "image").write_bytes(random.Random(3).randbytes(20 * MIB))
+    capture(commands, tmp_path / "image")
+    with loop_disk(tmp_path / "a.img", 20 * MIB) as disk:
+        restore(commands, "c", disk.path, "--yes")
+        os.truncate(tmp_path / "a.img", 10 * MIB)
+        subprocess.run(["blockdev", "--flushbufs", disk.path], check=True)
+        words = ("image", "verify", "vm", "--against", disk.path)
+        done = commands.run("c", *words)
+        assert done.returncode == 24
+        assert "differs from vm" in done.stderr
 
 
 def test_a_tree_command_says_that_it_is_a_block_image(commands: Commands, tmp_path: Path) -> None:

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from nodectl.fsio import fsync_folder, make_private_folder, write_atomic, write_private
+from nodectl.fsio import (
+    fsync_folder,
+    make_private_folder,
+    punch_hole,
+    write_atomic,
+    write_private,
+)
 
 
 def _mode(path: Path) -> int:
@@ -95,3 +101,13 @@ def test_only_a_folder_is_synced_as_one(tmp_path: Path) -> None:
     fsync_folder(tmp_path)
     with pytest.raises(NotADirectoryError):
         fsync_folder(tmp_path / "file")
+
+
+def test_a_hole_is_punched_where_that_can_be(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 100_000)
+    with path.open("r+b") as file:
+        assert punch_hole(file.fileno(), 10, 99_990 - 10)
+    assert path.read_bytes() == b"x" * 10 + bytes(99_980) + b"x" * 10
+    with path.open("rb") as file, pytest.raises(OSError, match="Bad file descriptor"):
+        punch_hole(file.fileno(), 0, 1)
