@@ -234,6 +234,14 @@ class Racks(Scenario):
     says = "two racks, an uplink as fast as one node"
     racks = 2
 
+    def prepare(self, run: Cluster, nodes: int) -> None:
+        """Tell the inventory which node stands where."""
+        for rack in range(self.racks):
+            names = [node_name(host) for host in range(1, nodes + 1) if host % self.racks == rack]
+            names += [node_name(SEEDER)] if rack == 0 else []
+            words = ("node", "add", ",".join(names), "--rack", f"rack{rack}")
+            run.realm.call(run.hosts, CONTROLLER, *words)
+
 
 class TwoSwarms(Scenario):
     """Two images of half the size, at once."""
