@@ -29,6 +29,7 @@ from nodectl.content.format import (
 from nodectl.content.frame import FrameCodec, FrameRef
 from nodectl.content.manifest import Entry, Kind, RootBlock, TreeOrder
 from nodectl.controller import wire
+from nodectl.controller.inventory_api import parse_write
 from nodectl.controller.recovery import open_recovery
 from nodectl.disk.text import format_layout, parse_layout
 from nodectl.errors import NodectlError
@@ -242,6 +243,8 @@ _BODIES: tuple[Callable[[bytes], object], ...] = (
     wire.parse_job,
     wire.parse_report,
     wire.parse_signature,
+    wire.parse_access,
+    parse_write,
 )
 
 
@@ -276,6 +279,10 @@ def _control_seeds() -> tuple[bytes, ...]:
         {"state": "done", "step": "", "sentence": "", "lines": [], "receipt": {}, "done": 1,
          "total": None, "swarm": {"from": {"a": 1}, "bytes_per_s": 2}},
         {"signature": "x"},
+        {"nodes": ["n1"]},
+        {"nodes": [{"revision": 0, "inventory": {"name": "n1", "rack": "r1", "groups": ["g"],
+         "interfaces": [{"name": "eth0", "mac": "52:54:00:12:34:56",
+                         "addresses": ["10.0.0.7/24"], "gateway": "10.0.0.1"}]}}]},
     )  # fmt: skip
     return tuple(bytes([i]) + body for i, body in enumerate(_seeds(*documents)))
 
