@@ -55,7 +55,7 @@ def _run(name: str, seeds: tuple[bytes, ...], corpus: Path, seconds: int) -> int
         (folder / f"seed-{number}").write_bytes(seed)
     argv = [
         sys.executable, __file__, "--child", name, str(folder), f"-max_total_time={seconds}",
-        f"-max_len={_INPUT_MAX}", f"-rss_limit_mb={_RSS_MB}", "-timeout=25",
+        f"-max_len={_INPUT_MAX}", f"-rss_limit_mb={_RSS_MB}", "-timeout=120",
         f"-artifact_prefix={findings / name}-", "-print_final_stats=1",
     ]  # fmt: skip
     done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + 300, check=False)
