@@ -151,11 +151,15 @@ def realm_rotate_key(
     """
     import dataclasses
 
+    from nodectl.controller.inventories import Inventories
+    from nodectl.controller.site_files import SiteFiles
     from nodectl.trust.realm import begin_key_rotation, finish_key_rotation
 
     with local_controller(state) as local:
         if finish:
             deleted = _free_of_old_key(local, force=force)
+            # Sealed again with the present key, should no controller have run meanwhile.
+            SiteFiles(local.catalog, local.realm, Inventories(local.catalog))
             finish_key_rotation(local.folder.realm)
             local.note("rotate-key finish", local.realm.name, deleted=deleted)
             print("the old key is gone" + (f"; deleted {', '.join(deleted)}" if deleted else ""))

@@ -37,6 +37,8 @@ _WITHOUT_REPLAY = {  # ext4(5), xfs(5), btrfs(5)
 }
 _NOT_READ = {"LVM2_member", "linux_raid_member", "crypto_LUKS"}
 _SUBVOLUMES = ("", "@", "root", "@rootfs")  # of btrfs: Ubuntu, Fedora, Debian
+_MOUNT_TRIES = 5
+_MOUNT_PAUSE_S = 0.2
 _DETACH_S = 10.0
 _POLL_S = 0.05
 _FILES_MAX = 200
@@ -186,12 +188,26 @@ def _mounted(
     ]  # fmt: skip
     loop = run(argv).stdout.decode().strip()
     try:
-        run(["mount", "--types", kind, "--options", _WITHOUT_REPLAY[kind], loop, str(folder)])
+        _mount(["mount", "--types", kind, "--options", _WITHOUT_REPLAY[kind], loop, str(folder)])
         yield [folder / name for name in (_SUBVOLUMES if kind == "btrfs" else ("",))]
     finally:
         with uninterrupted():
             unmount_beneath(folder)
             _detach(loop)
+
+
+def _mount(argv: list[str]) -> None:
+    """Mount; a program that looks at all disks may claim one for a moment, so try a few times."""
+    for attempt in range(_MOUNT_TRIES):
+        try:
+            run(argv)
+        except CommandFailed as exc:
+            if attempt + 1 == _MOUNT_TRIES:
+                raise
+            log.debug("mount, try %d: %s", attempt, exc)
+            time.sleep(_MOUNT_PAUSE_S)
+        else:
+            return
 
 
 def _detach(loop: str) -> None:

@@ -10,10 +10,15 @@ from pathlib import Path
 import pytest
 from commands import WAIT_S, Commands
 
+from nodectl.catalog.site_files import FilledFile, SiteFile
+from nodectl.catalog.sqlite import SqliteCatalog
+from nodectl.controller.inventories import Inventories
+from nodectl.controller.site_files import SiteFiles
 from nodectl.errors import NotAllowed
 from nodectl.node.client import ControlClient
 from nodectl.node.site_files import files_of
 from nodectl.node.state import StateFolder
+from nodectl.trust.realm import load_realm
 
 SECRET = "a munge key that nobody sees"
 
@@ -68,6 +73,26 @@ def test_a_secret_goes_to_its_group_and_is_seen_nowhere_else(
     realm.ok("c", "secret", "remove", "munge")
     realm.fails("c", 10, "secret", "remove", "munge")
     assert _given(tmp_path / "n1", "n1") == {}
+
+
+def test_a_secret_outlives_the_realm_key(tmp_path: Path) -> None:
+    """The key is changed while no controller runs."""
+    commands = Commands(tmp_path)
+    commands.ok("c", "init", "--realm", "lab", "--node", "c", "--listen", "127.0.0.1:0")
+    folder = StateFolder(tmp_path / "c")
+    document = {
+        "name": "munge", "kind": "secret", "group": "all", "path": "/etc/munge/munge.key",
+        "owner": "root", "mode": "0400",
+    }  # fmt: skip
+    wanted = FilledFile(file=SiteFile.from_json(document), content=SECRET.encode())
+    with SqliteCatalog(folder.catalog) as catalog:
+        SiteFiles(catalog, load_realm(folder.realm), Inventories(catalog)).put(wanted)
+    for more in ((), ("--finish",)):
+        commands.ok("c", "realm", "rotate-key", *more)
+    realm = load_realm(folder.realm)
+    assert realm.old_keys == ()
+    with SqliteCatalog(folder.catalog) as catalog:
+        assert SiteFiles(catalog, realm, Inventories(catalog)).get("munge") == wanted
 
 
 def test_a_template_is_checked_and_shown_as_a_node_gets_it(realm: Commands, tmp_path: Path) -> None:
