@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from nodectl.boot.efivars import probe_firmware, why_not_writable
+from nodectl.boot.efivars import EFI, probe_firmware, why_not_writable
 from nodectl.boot.entries import (
     CreateEntry,
     EntryStep,
@@ -58,35 +59,37 @@ def entry_command(each: EntryStep | SetOrder) -> tuple[str, ...]:
 
 
 def look_at_entries(
-    wanted: Sequence[WantedEntry], order: BootOrder
+    wanted: Sequence[WantedEntry], order: BootOrder, efi: Path = EFI
 ) -> tuple[FirmwareFacts, tuple[EntryStep | SetOrder, ...]]:
     """Return what is there and what would be written; the order as far as it is known already."""
-    facts = probe_firmware()
+    facts = probe_firmware(efi)
     steps = plan_entries(facts, wanted, partition_uuids())
     last = None if steps else plan_order(facts, wanted, order)
     return facts, (*steps, *([last] if last else []))
 
 
-def apply_entries(wanted: Sequence[WantedEntry], order: BootOrder) -> EntriesReport:
+def apply_entries(
+    wanted: Sequence[WantedEntry], order: BootOrder, efi: Path = EFI
+) -> EntriesReport:
     """Make the firmware's entries so.
 
     Raises:
         FirmwareRefused: they cannot be written, or do not read back; what was there before may
             partly be changed, and doing it again is safe.
     """
-    facts = probe_firmware()
+    facts = probe_firmware(efi)
     steps = plan_entries(facts, wanted, partition_uuids())
     lines = []
     for each in steps:
-        _do(each)
+        _do(each, efi)
         lines.append(entry_words(each))
     if steps:
-        facts = probe_firmware()
+        facts = probe_firmware(efi)
     last = plan_order(facts, wanted, order)
     if last is not None:
-        _do(last)
+        _do(last, efi)
         lines.append(entry_words(last))
-        facts = probe_firmware()
+        facts = probe_firmware(efi)
     left = plan_entries(facts, wanted, partition_uuids()), plan_order(facts, wanted, order)
     if left != ((), None):
         raise FirmwareRefused(
@@ -96,8 +99,8 @@ def apply_entries(wanted: Sequence[WantedEntry], order: BootOrder) -> EntriesRep
     return EntriesReport(lines=tuple(lines), entries=facts)
 
 
-def _do(each: EntryStep | SetOrder) -> None:
-    why = why_not_writable()
+def _do(each: EntryStep | SetOrder, efi: Path) -> None:
+    why = why_not_writable(efi)
     if why:
         raise FirmwareRefused(f"to {entry_words(each)} is not possible: {why}")
     try:
