@@ -229,7 +229,7 @@ class Agent:
         verify_order(assigned.order, expected, keys=keys, now=self._client.now_ms() / 1000)
 
     async def _seed(self, job: Job, observer: Observer) -> dict[str, Any]:
-        held, _ = await self._held_root(job, observer)
+        held, _, _ = await self._held_root(job, observer)
         observer.on(StepStarted(step="seed"))
         await self._offer(held)
         holding = self._swarm.holding(held.root)
@@ -237,17 +237,20 @@ class Agent:
             raise FrameMissing(f"{self._membership.node} does not hold all frames of {job.name}")
         self._state.hold_root(replace(held, complete=True))
         self._news.set()
-        receipt: dict[str, Any] = {"have_bytes": holding.have_bytes}
+        return {"have_bytes": holding.have_bytes, **await self._multicast(job, observer)}
+
+    async def _multicast(self, job: Job, observer: Observer) -> dict[str, Any]:
+        """Send a root to the session of its job, where it has one; return what was sent."""
         session = session_of(job)
-        if session is not None:
-            observer.on(StepStarted(step=MULTICAST_STEP))
-            ready = gathered(self._client, job, session)
-            receipt["multicast"] = dict(await self._swarm.send(held.root, session, ready))
-        return receipt
+        if session is None:
+            return {}
+        observer.on(StepStarted(step=MULTICAST_STEP))
+        ready = gathered(self._client, job, session)
+        return {"multicast": dict(await self._swarm.send(job.root, session, ready))}
 
     async def _fetch_or_restore(self, assigned: Assigned, observer: Observer) -> dict[str, Any]:
         job, work, _ = assigned
-        held, peers = await self._held_root(job, observer)
+        held, peers, origin = await self._held_root(job, observer)
         await self._offer(held)
         if not _has_seeder(peers):
             peers = await self._first_peers(held.root)
@@ -257,6 +260,8 @@ class Agent:
         receipt = dict(await fetching)
         self._state.hold_root(replace(held, complete=True))
         self._news.set()
+        if origin == self._membership.node:  # it is among the nodes of the job: it sends, too
+            receipt |= await self._multicast(job, observer)
         receipt |= {"root": held.root.hex(), "generation": held.generation}
         if work.task is Task.RESTORE:
             self._check_order(assigned)  # it may have waited long for its turn and its frames
@@ -280,8 +285,13 @@ class Agent:
             await asyncio.sleep(_ALONE_S)
         return peers
 
-    async def _held_root(self, job: Job, observer: Observer) -> tuple[HeldRoot, tuple[Peer, ...]]:
-        """Get the release and the ticket of a job, check them, and remember the root."""
+    async def _held_root(
+        self, job: Job, observer: Observer
+    ) -> tuple[HeldRoot, tuple[Peer, ...], str]:
+        """Get the release and the ticket of a job, check them, and remember the root.
+
+        Returns it with the peers that hold it and the name of the node that published it.
+        """
         observer.on(StepStarted(step="ticket"))
         told = await self._patiently(self._client.publishers)
         self._membership = self._state.pin_publishers(told)
@@ -299,7 +309,7 @@ class Agent:
             complete=False,
         )
         self._state.hold_root(held)
-        return held, ticket.peers
+        return held, ticket.peers, record.origin
 
     def _checked_release(self, job: Job, document: Mapping[str, Any]) -> Release:
         """Return the release of a job if it is signed, meant, and not older than one seen.

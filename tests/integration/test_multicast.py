@@ -393,7 +393,7 @@ def test_a_push_by_multicast_as_a_user_starts_it(commands: Commands, tmp_path: P
 
     (tree / "file-7").write_bytes(random.Random(2).randbytes(100_000))
     commands.ok("c", "image", "capture", "golden", "--tree", str(tree))
-    commands.ok("c", *words[:4], "n1,n2,n3", *words[5:])
+    commands.ok("c", *words[:4], "c,n1,n2,n3", *words[5:])  # as "all" names it, too
     update = _rows_when_done(commands, 3, ("n1", "n2", "n3", "c"))
     sent = update["c"]["receipt"]["multicast"]["sent_bytes"]
     assert 100_000 < sent < 4_000_000, "what all have is not sent"
