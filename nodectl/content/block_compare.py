@@ -169,7 +169,7 @@ class Comparison:
         size = run[-1].offset + run[-1].ref.plain_len - begin
         found = 0
         while found < size:
-            got = os.preadv(fd, [self._buffer[found:size]], begin + found)
+            got = _read_into(fd, self._buffer[found:size], begin + found)
             if not got:
                 break  # what is behind the end is not there
             found += got
@@ -178,6 +178,16 @@ class Comparison:
             end = at + chunk.ref.plain_len
             if end > found or self._codec.chunk_id(self._buffer[at:end]) != chunk.ref.chunk_id:
                 yield chunk
+
+
+def _read_into(fd: int, view: memoryview, offset: int) -> int:
+    """Fill a view; return how many bytes, none where the disk cannot read (it may write)."""
+    try:
+        return os.preadv(fd, [view], offset)
+    except OSError as exc:
+        if exc.errno == errno.EIO:
+            return 0
+        raise
 
 
 def _runs(chunks: Chunks) -> Iterator[list[BlockChunk]]:
