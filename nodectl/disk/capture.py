@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from nodectl.disk.capture_names import disk_match, notable_options, usable_id
 from nodectl.disk.capture_stack import capture_stack
+from nodectl.disk.compare import signatures_at
 from nodectl.disk.facts import DiskFacts, MachineFacts, PartitionFacts, Signature
 from nodectl.disk.kinds import (
     GPT_ATTRIBUTES,
@@ -187,10 +188,8 @@ def _filesystem(
     disks: Sequence[DiskFacts],
     captured: Captured,
 ) -> None:
-    known = {disk.path: disk.contents for disk in disks}
-    contents = known.get(device)
     volume = machine.volume_at(device)
-    found = volume.signatures if volume else contents.signatures if contents else ()
+    found = signatures_at(device, machine, {disk.path: disk for disk in disks})
     kinds = [each for each in found if each.type in tuple(FsType)]
     other = [each.type for each in found if each.type not in tuple(FsType)]
     if other and not kinds:

@@ -232,6 +232,31 @@ def sh(*argv: str) -> str:
     return done.stdout
 
 
+RECORDED = {
+    "lsblk.json": "lsblk --json --bytes --output NAME,KNAME,MAJ:MIN,TYPE,SIZE,RO,RM,SERIAL,WWN,"
+    "MODEL,VENDOR,TRAN,LOG-SEC,PHY-SEC,ROTA,HCTL",
+    "sfdisk-gpt.json": "sfdisk --json /dev/vda",
+    "sfdisk-mbr.json": "sfdisk --json /dev/sda",
+    "sfdisk-4k.json": "sfdisk --json /dev/nvme0n1",
+    "mdadm-export.txt": "mdadm --detail --export /dev/md/mirror",
+    "lvs.json": "lvs --reportformat json --units b --nosuffix --options lv_name,vg_name,lv_path,"
+    "lv_size,segtype,lv_uuid,pool_lv,stripes,stripe_size,lv_metadata_size,lv_active",
+    "vgs.json": "vgs --reportformat json --units b --nosuffix --options vg_name,vg_uuid,"
+    "vg_extent_size,vg_free",
+    "pvs.json": "pvs --reportformat json --units b --nosuffix --options pv_name,vg_name",
+    "luks.json": "cryptsetup luksDump --dump-json-metadata /dev/md/mirror",
+    "wipefs.json": "wipefs --json /dev/vda",
+    "dmsetup.txt": "dmsetup info --columns --noheadings --separator , --options name,uuid",
+    "mountinfo.txt": "cat /proc/self/mountinfo",
+}
+
+
+def record() -> None:
+    """Leave what the tools print for the tests that have no such devices."""
+    for name, line in RECORDED.items():
+        Path("/mnt/results", name).write_text(sh(*line.split()))
+
+
 def apply(text: str | Layout, observer: object = None) -> DiskPlan:
     layout = parse_layout(text) if isinstance(text, str) else text
     return apply_layout(
@@ -279,6 +304,7 @@ def test_a_stack_of_everything_is_made_and_seen_and_left_alone() -> None:
         sh("e2fsck", "-f", "-n", f"/dev/vg0/{volume}")
     sh("xfs_repair", "-n", "/dev/vg1/thin")
     sh("btrfs", "check", "--readonly", "/dev/disk/by-label/data")
+    record()
     again = look_and_plan(parse_layout(STACK), [], PlanWish(keep_equal=True))
     assert again.is_empty, [each.describe() for each in again.steps]
 
