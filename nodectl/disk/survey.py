@@ -32,7 +32,7 @@ def look_and_plan(layout: Layout, words: Sequence[str], wish: PlanWish) -> DiskP
         LayoutUnfit: the layout is not for this machine.
     """
     need_root()
-    _settle()
+    settle()
     deadline = time.monotonic() + _CLAIM_WAIT_S
     while True:
         machine, chosen = _look(layout, words, wish)
@@ -42,7 +42,7 @@ def look_and_plan(layout: Layout, words: Sequence[str], wish: PlanWish) -> DiskP
         time.sleep(_CLAIM_POLL_S)  # udev or an assembly that has just begun
 
 
-def _settle() -> None:
+def settle() -> None:
     """Let udev finish what it has begun: it assembles arrays of disks that were just released."""
     with contextlib.suppress(ToolMissing, CommandFailed):  # no udev: nobody assembles anything
         run(["udevadm", "settle", f"--timeout={_SETTLE_S}"])

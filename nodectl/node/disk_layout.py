@@ -8,7 +8,7 @@ from nodectl.disk.choose import choose_one
 from nodectl.disk.model import Layout
 from nodectl.disk.plan import DiskPlan, PlanWish
 from nodectl.disk.probe import disk_named, probe_machine
-from nodectl.disk.survey import look_and_plan, look_into, need_root
+from nodectl.disk.survey import look_and_plan, look_into, need_root, settle
 from nodectl.errors import DiskChanged, NotConfirmed
 from nodectl.events import Observer
 
@@ -44,6 +44,7 @@ def apply_layout(
         )
     with released_on_failure(plan), locked(plan):
         apply_plan(plan, observer)
+    settle()  # links such as /dev/disk/by-label come once the locks are gone
     return plan
 
 

@@ -281,10 +281,12 @@ def key() -> Iterator[None]:
     KEY.unlink()
 
 
-def test_a_stack_of_everything_is_made_and_seen_and_left_alone() -> None:
+def test_a_stack_of_everything_is_made() -> None:
     """md, LUKS2, LVM, thin volumes, vfat, an MBR with logical partitions, btrfs on 4Kn."""
-    plan = apply(STACK)
-    assert not plan.is_empty
+    assert not apply(STACK).is_empty
+
+
+def test_the_stack_is_sound_and_left_alone() -> None:
     found = json.loads(sh("lsblk", "--json", "--output", "NAME,TYPE,FSTYPE"))
     kinds = set()
     waiting = list(found["blockdevices"])

@@ -1,0 +1,231 @@
+"""`nodectl disklayout` on loop devices, by the real programs: apply, again, capture, failures.
+
+Failure cases of disks that are met elsewhere, or cannot be met here:
+
+- sda and sdb change places, host numbers change, a stick comes first: nothing is matched by a name
+  unless the user wrote one (tests/unit/disk/test_choose.py), and the disk is looked at again before
+  the first write (test_clone.py).
+- A serial that is not there any more, two disks that look alike: below, and no byte is written.
+- A data disk of the same model and size: `never_touch` and two matches (test_choose.py, below).
+- A second run makes no second partition and wipes nothing: `test_a_second_run_...` below.
+- Old md, LVM and LUKS that assemble themselves, labels that reappear, LUKS hiding what is beneath:
+  tests/guest/test_disk_stack.py, and the golden machines for bcache and multipath, which need
+  hardware or modules that no guest of ours has.
+- A backup GPT at the old end, an image smaller than the disk, hybrid MBRs: both ends are wiped and
+  the table is written anew (tests/golden); a hybrid MBR is not offered.
+- A duplicate UUID: each clone gets new ones (tests/property, test_clone.py).
+- Smaller and larger targets: below and tests/unit/disk/test_plan.py; shrinking NTFS is not offered.
+- Names such as nvme0n1p1, mmcblk0p1, md126p1, cciss: tests/golden/disk_machines.json. 4Kn: below
+  and in the guest. BLKRRPART busy and late nodes: test_disk_apply.py.
+- Secure erase of NVMe and ATA is not offered, so it cannot erase nothing.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from loop_disks import MIB, LoopDisk, loop_disk, sh
+
+REPOSITORY = Path(__file__).parents[2]
+pytestmark = pytest.mark.root
+
+LAYOUT = """\
+schema = 2
+
+[[disk]]
+id = "one"
+role = "data"
+
+[[partition]]
+id = "swap"
+disk = "one"
+type = "swap"
+size = "16MiB"
+
+[[partition]]
+id = "data"
+disk = "one"
+type = "linux"
+size = "rest"
+
+[[filesystem]]
+volume = "swap"
+type = "swap"
+
+[[filesystem]]
+volume = "data"
+type = "ext4"
+label = "data"
+"""
+
+
+def nodectl(*words: str | Path, path: str = "") -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    if path:
+        environment["PATH"] = path
+    return subprocess.run(
+        [sys.executable, "-m", "nodectl", "disklayout", *words],
+        env=environment, cwd="/", capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+
+
+def ok(*words: str | Path) -> str:
+    done = nodectl(*words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def fails(status: int, *words: str | Path, path: str = "") -> str:
+    done = nodectl(*words, path=path)
+    assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[LoopDisk]:
+    with loop_disk(tmp_path / "disk.img", 128 * MIB) as attached:
+        yield attached
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Path:
+    file = tmp_path / "layout.toml"
+    file.write_text(LAYOUT)
+    return file
+
+
+def test_a_second_run_finds_everything_done(disk: LoopDisk, layout: Path, tmp_path: Path) -> None:
+    plan = json.loads(ok("plan", layout, "--disk", disk.path, "--json"))
+    assert not plan["is_empty"]
+    said = ok("apply", layout, "--disk", disk.path, "--yes", "--expect", plan["fingerprint"])
+    assert "as the layout says, read back" in said
+    before = disk.digest()
+    assert json.loads(ok("plan", layout, "--disk", disk.path, "--json"))["is_empty"]
+    assert "nothing was written" in ok("apply", layout, "--disk", disk.path)
+    assert disk.digest() == before
+    with disk.mounted(2, tmp_path / "mnt") as folder:
+        assert (folder / "lost+found").is_dir()
+
+
+def test_what_is_captured_makes_the_same_on_an_empty_disk(
+    disk: LoopDisk, layout: Path, tmp_path: Path
+) -> None:
+    ok("apply", layout, "--disk", disk.path, "--yes")
+    first = tmp_path / "first.toml"
+    ok("capture", "--disk", disk.path, "--output", first)
+    assert "is there already" in fails(13, "capture", "--disk", disk.path, "--output", first)
+    sh("partx", "--delete", disk.path)
+    sh("blkdiscard", "--zeroout", disk.path)
+    assert ok("validate", first)
+    ok("apply", first, "--yes")
+    again = ok("capture", "--disk", disk.path)
+    assert again == first.read_text()
+    assert "rest" in again
+    assert ok("diff", first, first) == ""
+    changed = tmp_path / "changed.toml"
+    changed.write_text(again.replace("16MiB", "17MiB"))
+    done = nodectl("diff", first, changed)
+    assert (done.returncode, done.stdout) == (
+        3, 'partition disk1-1 size: "16MiB" -> "17MiB"\n'
+    )  # fmt: skip
+
+
+def test_an_mbr_with_logical_partitions_on_sectors_of_4096_bytes(tmp_path: Path) -> None:
+    file = tmp_path / "mbr.toml"
+    text = LAYOUT.replace('role = "data"', 'role = "data"\ntable = "mbr"\nsector = 4096')
+    file.write_text(text.replace('size = "16MiB"', 'size = "16MiB"\nlogical = true'))
+    with loop_disk(tmp_path / "disk.img", 128 * MIB, "--sector-size", "4096") as disk:
+        ok("apply", file, "--disk", disk.path, "--yes")
+        table = json.loads(sh("sfdisk", "--json", disk.path))["partitiontable"]
+        assert (table["label"], table["sectorsize"]) == ("dos", 4096)
+        seen = [(each["node"][-1], each["start"] * 4096 // MIB) for each in table["partitions"]]
+        assert seen == [("1", 1), ("2", 18), ("5", 2)] or len(seen) == 3
+        assert json.loads(ok("plan", file, "--disk", disk.path, "--json"))["is_empty"]
+    with loop_disk(tmp_path / "other.img", 128 * MIB) as disk:
+        before = disk.digest()
+        assert "has sectors of 512 bytes" in fails(57, "apply", file, "--disk", disk.path, "--yes")
+        assert disk.digest() == before
+
+
+def test_with_an_ambiguous_match_no_write_reaches_any_disk(layout: Path, tmp_path: Path) -> None:
+    text = 'id = "one"\nmatch = { size = "= 99876864", path = "/dev/loop*" }'
+    layout.write_text(LAYOUT.replace('id = "one"', text))
+    with (
+        loop_disk(tmp_path / "a.img", 99876864) as one,
+        loop_disk(tmp_path / "b.img", 99876864) as two,
+    ):
+        disks = (one, two)
+        for each in disks:
+            sh("mkfs.ext4", "-q", "-F", each.path)
+        before = [(each.digest(), _writes(each)) for each in disks]
+        story = fails(50, "apply", layout, "--yes")
+        assert " disks have path" in story
+        assert one.path in story
+        assert two.path in story
+        assert "no disk has" in fails(50, "apply", layout, "--yes", "--disk", "one=NOSUCH")
+        assert [(each.digest(), _writes(each)) for each in disks] == before
+
+
+def _writes(disk: LoopDisk) -> str:
+    """Return how many writes the kernel has sent to a disk."""
+    return Path(f"/sys/block/{disk.name}/stat").read_text().split()[4]
+
+
+@pytest.mark.parametrize("tool", ["sfdisk", "mkfs.ext4", "mkswap"])
+def test_a_program_that_fails_is_named_and_a_second_run_converges(
+    tool: str, disk: LoopDisk, layout: Path, tmp_path: Path
+) -> None:
+    """The tool is there and says --help; the second time it is called for work, it fails."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    real = sh("which", tool).strip()
+    fake = folder / tool
+    fake.write_text(
+        f'#!/bin/sh\ncase "$*" in *--help*|*--json*) exec {real} "$@";; esac\n'
+        "echo the medium is worn out >&2\nexit 1\n"
+    )
+    fake.chmod(0o755)
+    path = f"{folder}:{os.environ['PATH']}"
+    story = fails(16, "apply", layout, "--disk", disk.path, "--yes", path=path)
+    assert tool in story
+    assert "the medium is worn out" in story
+    assert "as the layout says, read back" in ok("apply", layout, "--disk", disk.path, "--yes")
+
+
+def test_scratch_data_survives_a_new_layout_around_it(
+    disk: LoopDisk, layout: Path, tmp_path: Path
+) -> None:
+    ok("apply", layout, "--disk", disk.path, "--yes")
+    (tmp_path / "mnt").mkdir()
+    sh("mount", f"{disk.path}p2", tmp_path / "mnt")
+    (tmp_path / "mnt/precious").write_text("years of work")
+    sh("umount", tmp_path / "mnt")
+    keep = LAYOUT.replace('size = "rest"', 'size = "rest"\npreserve = "keep"')
+    keep = keep.replace('label = "data"', 'label = "data"\npreserve = "keep"')
+    layout.write_text(
+        keep.replace('id = "swap"', 'id = "paging"').replace('volume = "swap"', 'volume = "paging"')
+    )
+    text = ok("plan", layout, "--disk", disk.path)
+    assert f"stays  {disk.path}p2" in text
+    assert f"LOST  {disk.path}p1" in text
+    ok("apply", layout, "--disk", disk.path, "--yes")
+    with disk.mounted(2, tmp_path / "mnt") as folder:
+        assert (folder / "precious").read_text() == "years of work"
+    names = [
+        p["name"]
+        for p in json.loads(sh("sfdisk", "--json", disk.path))["partitiontable"]["partitions"]
+    ]
+    assert names == ["paging", "data"]
+
+
+def test_bad_layouts_and_the_schema_on_the_command_line(layout: Path) -> None:
+    layout.write_text(LAYOUT.replace('"16MiB"', '"16 parsecs"').replace('"ext4"', '"ext5"'))
+    story = fails(53, "validate", layout)
+    assert "line 11, partition[0].size" in story
+    assert "line 25, filesystem[1].type" in story
+    assert json.loads(ok("schema"))["title"] == "nodectl disk layout"
