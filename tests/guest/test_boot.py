@@ -9,35 +9,7 @@ from guest.lab import MIB, Booted, Firmware, boot_disks, check, new_disk, run_in
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(2400)]
 
-PLAIN = """
-schema = 1
-[[disk]]
-id = "system"
-[[partition]]
-id = "bios"
-disk = "system"
-type = "bios_grub"
-size = "1MiB"
-[[partition]]
-id = "esp"
-disk = "system"
-type = "esp"
-size = "64MiB"
-[[partition]]
-id = "root"
-disk = "system"
-type = "linux"
-size = "rest"
-[[filesystem]]
-volume = "esp"
-type = "vfat"
-mount = "/boot/efi"
-mount_options = ["umask=0077"]
-[[filesystem]]
-volume = "root"
-type = "ext4"
-mount = "/"
-"""
+LAYOUTS = Path(__file__).parent / "layouts"
 
 
 def told(booted: Booted) -> dict[str, str]:
@@ -61,9 +33,9 @@ def test_one_disk_boots_by_uefi_and_by_bios(tmp_path: Path) -> None:
     disk = new_disk(tmp_path / "SYSTEM", 1200 * MIB)
     done = run_in_guest(
         tmp_path / "clone",
-        "python3 -m guest.inside.clone_here plain.toml node07 /dev/vda",
+        "python3 -m guest.inside.clone_here plain.toml node07 no /dev/vda",
         disks=[disk],
-        files={"plain.toml": PLAIN.encode()},
+        files={"plain.toml": (LAYOUTS / "plain.toml").read_bytes()},
         timeout=900,
     )
     check(done)

@@ -1,6 +1,6 @@
 """Runs in a guest: clone the guest's own root onto a disk, as `nodectl clone` would.
 
-Arguments: layout file, node name, disks.
+Arguments: layout file, node name, whether the initramfs must be made anew (yes, no), disks.
 """
 
 import sys
@@ -30,9 +30,11 @@ class Told:
 
 
 def main() -> None:
-    layout, name, *disks = sys.argv[1:]
+    layout, name, rebuilds, *disks = sys.argv[1:]
     golden = Path("/run/golden")
-    image = FolderImage(golden if golden.exists() else golden_root(golden, rebuilds=False))
+    image = FolderImage(
+        golden if golden.exists() else golden_root(golden, rebuilds=rebuilds == "yes")
+    )
     wish = CloneWish(
         disks=tuple(disks),
         layout=parse_layout(Path(layout).read_text(), source=layout),

@@ -3,6 +3,7 @@
 import subprocess
 from pathlib import Path
 
+KEY = "a key that a test may show"  # opens the root; in the initramfs, as for a server room
 REPORT = "etc/systemd/system/test-report.service"
 _UNIT = """[Unit]
 Description=Tell the test what booted
@@ -25,7 +26,7 @@ echo "failed=$(systemctl list-units --state=failed --no-legend --plain | cut -d'
 echo "mounts=$(findmnt -n -l -o TARGET,FSTYPE -t ext4,xfs,vfat,btrfs | xargs)"
 echo "firmware=$([ -d /sys/firmware/efi ] && echo uefi || echo bios)"
 echo "cmdline=$(cat /proc/cmdline)"
-echo "md=$(grep -h ^md /proc/mdstat 2>/dev/null | xargs)"
+echo "md=$(grep -ho "\[[0-9]*/[0-9]*\]" /proc/mdstat 2>/dev/null | xargs)"
 echo "stack=$(lsblk -n -s -o TYPE $(findmnt -n -o SOURCE /) | xargs)"
 sync
 systemctl poweroff --force --force
@@ -56,6 +57,14 @@ def golden_root(place: Path, *, rebuilds: bool) -> Path:
     )
     (place / "etc/initramfs-tools/modules").write_text("virtio_pci\nvirtio_blk\next4\n")
     if rebuilds:
+        (place / "etc/keys").mkdir()
+        (place / "etc/keys/root.key").write_text(KEY)
+        (place / "etc/keys/root.key").chmod(0o400)
+        (place / "etc/cryptsetup-initramfs/conf-hook").write_text(
+            "KEYFILE_PATTERN=/etc/keys/*.key\n"
+        )
+        with (place / "etc/initramfs-tools/initramfs.conf").open("a") as file:
+            file.write("UMASK=0077\n")
         (place / "etc/initramfs-tools/conf.d/resume").write_text(
             "RESUME=UUID=11111111-2222-3333-4444-555555555555\n"
         )
