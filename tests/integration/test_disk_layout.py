@@ -22,6 +22,7 @@ Failure cases of disks that are met elsewhere, or cannot be met here:
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -195,6 +196,55 @@ def test_a_program_that_fails_is_named_and_a_second_run_converges(
     assert tool in story
     assert "the medium is worn out" in story
     assert "as the layout says, read back" in ok("apply", layout, "--disk", disk.path, "--yes")
+
+
+STEPS = ("wipe /dev/loop", "partition", "show", "format", "mark")
+
+
+@pytest.mark.parametrize("stop", STEPS)
+def test_killed_after_a_step_and_run_again_converges(
+    stop: str, disk: LoopDisk, layout: Path
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nodectl", "disklayout", "apply", layout, "--disk", disk.path,
+         "--yes", "--json"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, cwd="/",
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if f'"{stop}' in line:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=30)
+    ok("apply", layout, "--disk", disk.path, "--yes")
+    assert json.loads(ok("plan", layout, "--disk", disk.path, "--json"))["is_empty"]
+    sh("e2fsck", "-f", "-n", f"{disk.path}p2")
+
+
+def test_a_plan_that_is_not_the_expected_one_is_not_done(disk: LoopDisk, layout: Path) -> None:
+    plan = json.loads(ok("plan", layout, "--disk", disk.path, "--json"))
+    sh("mkfs.ext4", "-q", "-F", disk.path)
+    before = disk.digest()
+    words = ("--disk", disk.path, "--yes", "--expect", plan["fingerprint"])
+    assert "nothing was written" in fails(54, "apply", layout, *words)
+    assert "not confirmed" in fails(18, "apply", layout, "--disk", disk.path)
+    assert disk.digest() == before
+
+
+def test_a_disk_in_use_is_released_only_when_that_was_said(
+    disk: LoopDisk, layout: Path, tmp_path: Path
+) -> None:
+    ok("apply", layout, "--disk", disk.path, "--yes")
+    target = tmp_path / "mnt"
+    target.mkdir()
+    sh("mount", f"{disk.path}p2", target)
+    other = LAYOUT.replace('"16MiB"', '"24MiB"')
+    layout.write_text(other)
+    assert "is mounted at" in fails(51, "apply", layout, "--disk", disk.path, "--yes")
+    ok("apply", layout, "--disk", disk.path, "--yes", "--unmount")
+    assert str(target) not in Path("/proc/mounts").read_text()
+    assert json.loads(ok("plan", layout, "--disk", disk.path, "--json"))["is_empty"]
 
 
 def test_scratch_data_survives_a_new_layout_around_it(
