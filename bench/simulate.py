@@ -10,9 +10,6 @@ what is asked of them, and what crosses them is counted.
 Prints makespan over the bound F/B (B: the rate of the slowest link that is not --slow), the copies
 that the seeder sent, the copies that came into each rack, and the control messages for each node
 and second: all that is said beside spans (what a peer has, refusals, questions to the tracker).
-
-A node takes the announcements of its neighbours together, every 50 ms: 10,000 nodes would hear 80
-a second each, and most steps of their cores would decide nothing.
 """
 
 import argparse
@@ -31,32 +28,36 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from nodectl.swarm.admission import Admission, Verdict
-from nodectl.swarm.bitfield import full
+from nodectl.swarm.bitfield import full, random_span
 from nodectl.swarm.core import Core
 from nodectl.swarm.limits import Limits
 from nodectl.swarm.model import (
     Action,
+    AskAny,
     AskForPeers,
     Cancel,
     Drop,
     Event,
     Failure,
     Finished,
-    Follow,
+    NothingChosen,
     PeerGone,
     PeerHave,
     PeerInfo,
+    PeerNews,
+    PeerSpoke,
     PeersSeen,
+    Poll,
     Request,
     SpanArrived,
+    SpanChosen,
     SpanFailed,
     Tick,
     Unfollow,
 )
 
-HANDED_OUT = 50  # peers that the tracker names in one answer
+HANDED_OUT = 80  # peers that the tracker names in one answer
 RIPPLE = 4  # links looked at again when one transfer begins or ends (12: the same within 0.3 %)
-HEAR_S = 0.05  # a node takes what its neighbours announce together
 GIVE_UP_S = 100_000.0  # simulated
 
 
@@ -66,7 +67,7 @@ class Scene:
 
     nodes: int
     spans: int = 512
-    span_bytes: int = 1 << 20
+    span_bytes: int = 4 << 20
     rate: float = 25e6  # bytes/s of each link, up and down
     racks: int = 1
     loss: float = 0.0  # share of the transfers that break on the way
@@ -100,6 +101,9 @@ class Outcome:
     wasted: float = 0.0  # bytes sent beyond what was needed, as a share of that
     busy: int = 0
     refused: int = 0
+    polls: int = 0
+    wishes: int = 0
+    tracker: int = 0
     repeated: int = 0  # requests of one span to one peer after it was served there
     steps: int = 0
     control: int = 0  # messages
@@ -160,11 +164,12 @@ class Node:
     sending: dict[tuple[str, int], Flow] = field(default_factory=dict)
     receiving: dict[tuple[str, int], Flow] = field(default_factory=dict)
     waiting: dict[tuple[str, int], float] = field(default_factory=dict)  # -> queued at
-    followers: dict[str, "Node"] = field(default_factory=dict)
-    inbox: list[PeerHave] = field(default_factory=list)
-    announced: int = 0
-    announced_at: float = -1.0
-    announcing: bool = False
+    asking: dict[str, "Node"] = field(default_factory=dict)  # polls that wait for news
+    wishes: dict[str, tuple["Node", int]] = field(default_factory=dict)  # -> wanted spans
+    chosen: set[tuple[str, int]] = field(default_factory=set)  # of those that wait for a slot
+    met: dict[str, PeerInfo] = field(default_factory=dict)  # who asked here
+    told: dict[str, int] = field(default_factory=dict)  # peer: what of `have` it was told
+    answered_at: dict[str, float] = field(default_factory=dict)  # client: last answer to a poll
     wake: float = 0.0
     sent: float = 0.0  # bytes
     served: set[tuple[str, int]] = field(default_factory=set)
@@ -239,7 +244,7 @@ class Simulation:
         size = scene.spans * scene.span_bytes
         out.seeder_copies = self.seeder.sent / size
         out.uplink_copies = self.crossed / size / scene.racks
-        out.control += out.busy + out.refused
+        out.control += 2 * (out.busy + out.refused)
         out.control_per_node_s = out.control / scene.nodes / max(out.makespan_s, 1e-9)
         total = sum(n.sent for n in self.nodes.values())
         needed = sum(n.have.bit_count() for n in self.nodes.values() if n.core) * scene.span_bytes
@@ -269,14 +274,24 @@ class Simulation:
     def do(self, node: Node, action: Action) -> None:
         latency = self.scene.latency
         match action:
-            case Follow(peer):
-                self.after(latency, lambda: self.follow(node, peer))
+            case Poll(peer):
+                self.after(latency, lambda: self.poll(node, peer))
+            case AskAny(peer, wanted):
+                self.after(latency, lambda: self.ask_any(node, self.nodes[peer.name], wanted))
             case Unfollow(name):
-                self.nodes[name].followers.pop(node.info.name, None)
+                self.nodes[name].wishes.pop(node.info.name, None)
+                self.nodes[name].asking.pop(node.info.name, None)
+                self.nodes[name].told.pop(node.info.name, None)
             case Request(peer):
                 self.after(latency, lambda: self.ask(node, self.nodes[peer.name], action))
             case Cancel(name, span):
                 self.cancel(node, self.nodes[name], span)
+            case _:
+                self.do_rare(node, action)
+
+    def do_rare(self, node: Node, action: Action) -> None:
+        latency = self.scene.latency
+        match action:
             case Drop(peer, _):
                 assert self.nodes[peer.name].liar, f"{peer.name} is honest and was dropped"
                 self.liars_dropped.add(peer.name)
@@ -291,31 +306,72 @@ class Simulation:
         if self.now >= self.scene.tracker_dies_s:
             return
         self.outcome.control += 2
+        self.outcome.tracker += 1
         mates = self.racks[node.info.rack] if node.info.rack else []
         chosen = self.rng.sample(mates, min(HANDED_OUT // 2, len(mates)))
         chosen += self.rng.sample(self.names, min(HANDED_OUT - len(chosen), len(self.names)))
         peers = tuple(self.nodes[n].info for n in chosen if self.nodes[n].alive)
         self.after(self.scene.latency, lambda: self.tell(node, PeersSeen(peers)))
 
-    def follow(self, node: Node, peer: PeerInfo) -> None:
-        """Answer the first question for what a peer has, with some peers that it knows."""
+    def poll(self, node: Node, peer: PeerInfo) -> None:
+        """Take the question what a peer has; it is answered when there is something new."""
         target = self.nodes[peer.name]
         if not target.alive:
             self.after(1.0, lambda: self.tell(node, PeerGone(peer.name)))
             return
         self.outcome.control += 2
-        target.followers[node.info.name] = node
+        self.outcome.polls += 1
+        name = node.info.name
+        self.spoke(node, target)
+        target.asking[name] = node
+        if target.have & ~target.told.get(name, 0):
+            self.answer_later(target, node)
+        else:
+            wait = self.scene.limits.have_wait_s
+            self.after(wait, lambda: self.answer(target, node))
+
+    def answer_later(self, target: Node, node: Node) -> None:
+        """Answer a poll, but not sooner than the gap after the last answer allows."""
+        gap = self.scene.limits.have_gap_s
+        due = target.answered_at.get(node.info.name, -gap) + gap
+        self.after(max(0.0, due - self.now), lambda: self.answer(target, node))
+
+    def answer(self, target: Node, node: Node) -> None:
+        """Answer a poll, with some peers that the target knows."""
+        name, latency = node.info.name, self.scene.latency
+        if target.asking.pop(name, None) is None or not target.alive:
+            return
+        first = name not in target.answered_at
+        target.answered_at[name] = self.now
+        target.told[name] = target.have
+        origin = target.admission.origin
+        event = PeerHave(target.info.name, target.have, replaces=True, origin=origin)
+        self.after(latency, lambda: self.tell(node, event))
+        if first:
+            known = [info for info in target.met.values() if info.name != name]
+            known += target.core.peers if target.core else ()
+            told = tuple(self.rng.sample(known, min(8, len(known))))
+            self.after(latency, lambda: self.tell(node, PeersSeen(told)))
+
+    def spoke(self, node: Node, target: Node) -> None:
+        """Let a peer know who asks it, and what is new there."""
+        target.met[node.info.name] = node.info
         target.admission.saw(node.info.name, self.now)
-        have, origin = target.have, target.admission.origin
-        known = [n.info for n in target.followers.values() if n is not node]
-        known += target.core.peers if target.core else ()
-        told = tuple(self.rng.sample(known, min(8, len(known))))
-        self.after(
-            self.scene.latency,
-            lambda: self.tell(node, PeerHave(peer.name, have, replaces=True, origin=origin)),
-        )
-        if told:
-            self.after(self.scene.latency, lambda: self.tell(node, PeersSeen(told)))
+        news = node.have & ~node.told.get(target.info.name, 0)
+        if target.core is None or target.done_at is not None:
+            return
+        if news or target.info.name not in node.told:
+            node.told[target.info.name] = node.have
+            self.tell(target, PeerSpoke(node.info, news))
+
+    def news(self, node: Node, peer: Node) -> None:
+        """Tell what is new at `peer` with its answer to a request of `node`."""
+        name = node.info.name
+        news = peer.have & ~peer.told.get(name, 0)
+        if news:
+            peer.told[name] = peer.have
+            event = PeerNews(peer.info.name, news)
+            self.after(self.scene.latency, lambda: self.tell(node, event))
 
     # --- spans
 
@@ -332,6 +388,7 @@ class Simulation:
             self.fail(node, SpanFailed(name, span, Failure.MISSING), latency)
             return
         client = node.info.name
+        self.spoke(node, peer)
         if (client, span) in peer.served:
             self.outcome.repeated += 1
         match peer.admission.ask(client, span, urgent=urgent, now=self.now):
@@ -350,15 +407,58 @@ class Simulation:
                 event = SpanFailed(name, span, Failure.REFUSED, 0.0, (holder,))
                 self.fail(node, event, latency)
 
+    def ask_any(self, node: Node, peer: Node, wanted: int) -> None:
+        """Take a request for any of these spans; it waits until there is one."""
+        if not peer.alive:
+            self.after(1.0, lambda: self.tell(node, PeerGone(peer.info.name)))
+            return
+        name = node.info.name
+        self.outcome.wishes += 1
+        self.spoke(node, peer)
+        peer.wishes[name] = (node, wanted)
+        if peer.have & wanted:
+            self.grant(peer, name)
+        else:
+            self.after(self.scene.limits.have_wait_s, lambda: self.nothing(peer, name, wanted))
+
+    def grant(self, peer: Node, name: str) -> None:
+        node, wanted = peer.wishes.pop(name)
+        span = random_span(peer.have & wanted, self.rng)
+        latency, limits = self.scene.latency, self.scene.limits
+        match peer.admission.ask(name, span, urgent=True, now=self.now):
+            case Verdict.SERVE:
+                self.start(peer, node, span, chosen=True)
+            case Verdict.WAIT:
+                peer.waiting[name, span] = at = self.now
+                peer.chosen.add((name, span))
+                self.after(limits.upload_queue_s, lambda: self.expire(peer, node, span, at))
+            case _:
+                self.outcome.busy += 1
+                self.after(latency, lambda: self.tell(node, NothingChosen(peer.info.name, 0.05)))
+
+    def nothing(self, peer: Node, name: str, wanted: int) -> None:
+        if name in peer.wishes and peer.wishes[name][1] == wanted:
+            node, _ = peer.wishes.pop(name)
+            self.outcome.control += 2
+            self.tell(node, NothingChosen(peer.info.name, 0.0))
+
     def expire(self, peer: Node, node: Node, span: int, at: float) -> None:
         key = (node.info.name, span)
         if peer.waiting.get(key) == at:
             del peer.waiting[key]
             peer.admission.give_up(*key)
             self.outcome.busy += 1
+            if key in peer.chosen:
+                peer.chosen.discard(key)
+                self.tell(node, NothingChosen(peer.info.name, 0.05))
+                return
             self.fail(node, SpanFailed(peer.info.name, span, Failure.BUSY), self.scene.latency)
 
-    def start(self, peer: Node, node: Node, span: int) -> None:
+    def start(self, peer: Node, node: Node, span: int, *, chosen: bool = False) -> None:
+        if chosen or (node.info.name, span) in peer.chosen:
+            peer.chosen.discard((node.info.name, span))
+            event = SpanChosen(peer.info.name, span)
+            self.after(self.scene.latency, lambda: self.tell(node, event))
         breaks = self.rng.random() < self.scene.loss
         left = self.scene.span_bytes * (self.rng.random() if breaks else 1.0)
         flow = Flow(peer, node, span, left, breaks, at=self.now)
@@ -431,6 +531,7 @@ class Simulation:
             self.wake(flow)
             return
         source, target, name = flow.source, flow.target, flow.source.info.name
+        self.news(target, source)
         self.remove(flow, sent=not flow.breaks)
         if flow.breaks:
             self.tell(target, SpanFailed(name, flow.span, Failure.GONE))
@@ -460,38 +561,11 @@ class Simulation:
 
     def stored(self, node: Node, span: int) -> None:
         node.have |= 1 << span
-        if not node.announcing:
-            gap = max(0.0, node.announced_at + self.scene.limits.have_gap_s - self.now)
-            node.announcing = True
-            self.after(gap, lambda: self.announce(node))
-
-    def announce(self, node: Node) -> None:
-        news = node.have & ~node.announced
-        node.announced, node.announced_at, node.announcing = node.have, self.now, False
-        if node.alive:
-            event = PeerHave(node.info.name, news)
-            followers = tuple(node.followers.values())
-            self.after(self.scene.latency, lambda: self.spread(followers, event))
-
-    def spread(self, followers: tuple[Node, ...], event: PeerHave) -> None:
-        self.outcome.control += 2 * len(followers)
-        admission = self.nodes[event.peer].admission
-        for follower in followers:
-            admission.saw(follower.info.name, self.now)
-            if follower.done_at is not None or not follower.alive:
-                continue
-            if not follower.inbox:
-                self.after(HEAR_S, lambda f=follower: self.hear(f))
-            follower.inbox.append(event)
-
-    def hear(self, node: Node) -> None:
-        """Let a core take all that was announced; only the last makes it decide."""
-        inbox, node.inbox = node.inbox, []
-        if node.core is None or node.done_at is not None:
-            return
-        for event in inbox[:-1]:
-            node.core._take(event)  # noqa: SLF001 - the last of them calls `step`
-        self.tell(node, inbox[-1])
+        for name in [n for n, (_, wanted) in node.wishes.items() if wanted >> span & 1]:
+            self.grant(node, name)
+        for asker in tuple(node.asking.values()):
+            if not node.have & ~node.told.get(asker.info.name, 0) & ~(1 << span):
+                self.answer_later(node, asker)  # else it is on its way already
 
     def kill(self, node: Node) -> None:
         """Pull the plug."""
@@ -503,8 +577,8 @@ class Simulation:
             self.fail(flow.target, SpanFailed(name, flow.span, Failure.TIMEOUT), 5.0)
         for flow in tuple(node.receiving.values()):
             self.remove(flow, sent=False)
-        for follower in tuple(node.followers.values()):
-            self.after(5.0, lambda f=follower: self.tell(f, PeerGone(name)))
+        for asker in tuple(node.asking.values()):
+            self.after(5.0, lambda f=asker: self.tell(f, PeerGone(name)))
 
 
 def simulate(scene: Scene) -> Outcome:

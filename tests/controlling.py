@@ -35,6 +35,7 @@ from nodectl.node.client import ControlClient, Limits, Peer
 from nodectl.node.join import join
 from nodectl.node.state import HeldRoot, Membership, StateFolder
 from nodectl.swarm.datagram import Session
+from nodectl.swarm.terms import Terms
 from nodectl.trust.realm import load_realm
 from nodectl.trust.token import Role, Token
 
@@ -130,6 +131,7 @@ class FakeSwarm:
         self.fetched: list[str] = []
         self.sessions: list[Session | None] = []
         self.keys: dict[Root, bytes] = {}
+        self.terms: dict[Root, Terms] = {}
         self.gate = asyncio.Event()
         self.gate.set()
         self.error: Exception | None = None
@@ -172,6 +174,9 @@ class FakeSwarm:
 
     def rekey(self, root: Root, key: bytes) -> bool:
         return self.keys.get(root) != self.keys.setdefault(root, key)
+
+    def agree(self, root: Root, terms: Terms) -> None:
+        self.terms[root] = terms
 
     def holding(self, root: Root) -> Holding:
         return self.roots.get(root, Holding(have_bytes=0, complete=False))

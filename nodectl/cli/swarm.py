@@ -28,6 +28,8 @@ def register(_app: typer.Typer) -> None:
     swarm_app.command("status")(swarm_status)
     swarm_app.command("peers")(swarm_peers)
     swarm_app.command("limit")(swarm_limit)
+    swarm_app.command("pause")(swarm_pause)
+    swarm_app.command("resume")(swarm_resume)
 
 
 def parse_rate(text: str) -> int | None:
@@ -106,25 +108,100 @@ def swarm_peers(
 
 
 def swarm_limit(
+    name: Annotated[str | None, typer.Argument(help="An image: its swarms, everywhere.")] = None,
     upload_rate: RateText = None,
     download_rate: RateText = None,
+    weight: Annotated[
+        int | None, typer.Option(help="Of an image: its share of upload slots, 1 to 100.")
+    ] = None,
     state: StateOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Set how fast this machine sends and fetches, all swarms together; without options: show it.
 
     It holds at once, and until `nodectl serve` ends: its own options say with what it begins.
+    With an image, each node keeps its swarms to these rates beside its own, and sends images of
+    more weight first; nodes hear of it within seconds, and it holds until it is changed.
 
-    Exit codes: 14 not a rate, 33 no nodectl serves here.
+    Exit codes: 14 not a rate or weight, 28 no such image, 33 no nodectl serves here, 40 no member.
     """
     given = {"upload_rate": upload_rate, "download_rate": download_rate}
-    rates = {name: parse_rate(text) for name, text in given.items() if text is not None}
+    rates = {key: parse_rate(text) for key, text in given.items() if text is not None}
+    if name is not None:
+        _print_terms(name, _agree(state, name, rates | _given(weight=weight)), json=json_output)
+        return
+    if weight is not None:
+        from nodectl.errors import InvalidInput
+
+        raise InvalidInput(
+            "a weight is that of an image", hint="name it: nodectl swarm limit IMAGE"
+        )
     status = _local(state, "/v1/limits", rates) if rates else _local(state, "/v1/swarm")
     if json_output:
-        print(json.dumps({name: status[name] for name in given}))
+        print(json.dumps({key: status[key] for key in given}))
         return
-    for name in given:
-        print(f"{name.replace('_', ' ')}: {_rate(status[name])}")
+    for key in given:
+        print(f"{key.replace('_', ' ')}: {_rate(status[key])}")
+
+
+def swarm_pause(
+    name: Annotated[str, typer.Argument(help="The image.")],
+    state: StateOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Let the swarms of an image rest on every node, until `nodectl swarm resume`.
+
+    What was fetched stays, spans that are on their way come to their end, jobs go on waiting; a
+    node hears of it with its next announcement (5 s, longer in very large swarms).
+
+    Exit codes: 28 no such image, 40 this machine is no member, 42 the controller does not answer.
+    """
+    _print_terms(name, _agree(state, name, {"paused": True}), json=json_output)
+
+
+def swarm_resume(
+    name: Annotated[str, typer.Argument(help="The image.")],
+    state: StateOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Let the swarms of an image go on.
+
+    Exit codes: 28 no such image, 40 this machine is no member, 42 the controller does not answer.
+    """
+    _print_terms(name, _agree(state, name, {"paused": False}), json=json_output)
+
+
+def _given(**values: int | None) -> dict[str, int | None]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _agree(state: Path | None, name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Change the terms of an image's swarms; return them."""
+    import dataclasses
+
+    from nodectl.errors import InvalidInput
+
+    terms = ask(state, lambda client: client.terms(name))
+    if changes:
+        try:
+            wanted = dataclasses.replace(terms, **changes)
+        except ValueError as exc:
+            raise InvalidInput(str(exc)) from exc
+        ask(state, lambda client: client.set_terms(name, wanted))
+        terms = wanted
+    return terms.to_json()
+
+
+def _print_terms(name: str, terms: Mapping[str, Any], *, json: bool) -> None:
+    if json:
+        from json import dumps
+
+        print(dumps({"name": name, **terms}))
+        return
+    print(f"the swarm of {name} {'rests' if terms['paused'] else 'runs'}")
+    for key in ("upload_rate", "download_rate"):
+        print(f"{key.replace('_', ' ')}: {_rate(terms[key])}")
+    print(f"weight: {terms['weight']}")
 
 
 def _local(state: Path | None, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:

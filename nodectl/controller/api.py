@@ -30,6 +30,7 @@ from nodectl.controller.releases import Releases
 from nodectl.controller.rollback import reapply
 from nodectl.controller.site_files import SiteFiles
 from nodectl.controller.site_files_api import SiteFilesApi
+from nodectl.controller.terms import SwarmTerms
 from nodectl.controller.tracker import Announcement, Tracker
 from nodectl.errors import NotAllowed, TokenRefused, UnknownNode
 from nodectl.ids import Root
@@ -81,7 +82,8 @@ class ControlApi:
         self.files = SiteFiles(catalog, realm, self.inventory.nodes)
         self._files_api = SiteFilesApi(self.files, self._note)
         self.releases = Releases(catalog, realm, clocks.now)
-        self.tracker = Tracker(clocks.monotonic, clocks.rng)
+        self.terms = SwarmTerms(catalog, self.releases, self._note)
+        self.tracker = Tracker(clocks.monotonic, clocks.rng, self.inventory.nodes.rack)
         self.jobs = Jobs(catalog, now=clocks.now, monotonic=clocks.monotonic, patience=patience)
         self.access = Access(catalog, self.jobs.names)
         self._access_api = AccessApi(self.access, self.members, self.releases, self._note)
@@ -118,6 +120,7 @@ class ControlApi:
             **self.inventory.routes(),
             **self._files_api.routes(),
             **self._access_api.routes(),
+            **self.terms.routes(),
             ("GET", "/v1/releases"): self._list_releases,
             ("POST", "/v1/releases"): self._publish,
             ("GET", "/v1/releases/{name}"): self._show_release,
@@ -247,22 +250,28 @@ class ControlApi:
                 "root_block_hex": root_block.hex(),
                 "swarm_key": self.releases.swarm_key(root).hex(),
                 "release": record.to_json(),
-                **self._peers(root, self.tracker.peers(root, but=request[NODE])),
+                "terms": self.terms.of(record.signed.release.name).to_json(),
+                **self._peers(root, request[NODE], self.tracker.peers(root, but=request[NODE])),
             }
         )
 
     async def _announce(self, request: web.Request) -> web.Response:
         root = wire.parse_root(request.match_info["root"])
-        self.releases.of_root(root)  # only what is released has a swarm
+        record, _ = self.releases.of_root(root)  # only what is released has a swarm
+        terms = self.terms.of(record.signed.release.name)
         announcement = wire.parse_announcement(await request.read(), node=request[NODE])
-        peers = self._peers(root, self.tracker.announce(root, announcement))
-        return web.json_response({**peers, "swarm_key": self.releases.swarm_key(root).hex()})
+        found = self.tracker.announce(root, announcement)
+        peers = self._peers(root, request[NODE], found)
+        key = self.releases.swarm_key(root).hex()
+        return web.json_response({**peers, "terms": terms.to_json(), "swarm_key": key})
 
-    def _peers(self, root: Root, peers: tuple[Announcement, ...]) -> dict[str, Any]:
+    def _peers(self, root: Root, node: str, peers: tuple[Announcement, ...]) -> dict[str, Any]:
         return {
             "peers": [
-                {"node": peer.node, "url": peer.url, "complete": peer.complete} for peer in peers
+                {"node": one.node, "url": one.url, "complete": one.complete, "rack": one.rack}
+                for one in peers
             ],
+            "rack": self.tracker.rack_of(node),
             "known": self.tracker.known(root),
             "interval_s": self.tracker.interval_s(root),
         }

@@ -73,8 +73,17 @@ _FILE = _object(**_FILE_FIELDS)
 _FILLED = _object(**_FILE_FIELDS, content={"type": "string", "contentEncoding": "base64"})
 _INVENTORY = _object(inventory=_OBJECT, revision=_COUNT)
 _ACCESS = _object(nodes={"type": ["array", "null"], "items": _NAME, "maxItems": 20_000})
+_RATE: Schema = {"type": ["integer", "null"], "minimum": 1}
+_TERMS = _object(
+    paused=_BOOL,
+    upload_rate=_RATE,
+    download_rate=_RATE,
+    weight={"type": "integer", "minimum": 1, "maximum": 100},
+)
 _PEERS: Mapping[str, Schema] = {
-    "peers": _list(_object(node=_NAME, url=_STRING, complete=_BOOL)),
+    "terms": _TERMS,
+    "peers": _list(_object(node=_NAME, url=_STRING, complete=_BOOL, rack=_STRING)),
+    "rack": _STRING,
     "known": _COUNT,
     "interval_s": {"type": "number"},
     "swarm_key": _KEY,
@@ -220,6 +229,12 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("PUT", "/v1/releases/{name}/access"): Operation(
         summary="Say whom an image is for.", body=_ACCESS, answer=_ACCESS
+    ),
+    ("GET", "/v1/releases/{name}/swarm"): Operation(
+        summary="How fast an image's swarms may go, and whether they rest.", answer=_TERMS
+    ),
+    ("PUT", "/v1/releases/{name}/swarm"): Operation(
+        summary="Set that, for every node.", body=_TERMS, answer=_TERMS
     ),
     ("POST", "/v1/releases/{name}/{generation}/signature"): Operation(
         summary="Give a release a signature that was made elsewhere.",

@@ -68,6 +68,8 @@ POLICY: Mapping[tuple[str, str], Rights] = {
     ("GET", "/v1/releases/{name}"): Rights(_ALL, _OWN, _OWN),
     ("GET", "/v1/releases/{name}/access"): Rights(_ALL, _NONE, _NONE),
     ("PUT", "/v1/releases/{name}/access"): Rights(_ALL, _NONE, _NONE),
+    ("GET", "/v1/releases/{name}/swarm"): Rights(_ALL, _NONE, _NONE),
+    ("PUT", "/v1/releases/{name}/swarm"): Rights(_ALL, _NONE, _NONE),
     ("GET", "/v1/releases/{name}/{generation}"): Rights(_ALL, _OWN, _OWN),
     ("POST", "/v1/releases/{name}/{generation}/signature"): Rights(_ALL, _NONE, _NONE),
     ("GET", "/v1/publishers"): Rights(_ALL, _ALL, _ALL),

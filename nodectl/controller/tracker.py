@@ -6,7 +6,7 @@ after one interval. A node that has not announced for three intervals is no long
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nodectl.ids import Root
 
@@ -14,7 +14,10 @@ INTERVAL_S = 5.0  # how often a node announces, at most
 ANNOUNCES_PER_S = 100.0  # of one swarm: what one controller hears beside its other work
 _EXPIRES = 3  # intervals of silence
 _FORGET_EVERY_S = 1.0
-PEERS_MAX = 50  # handed out at once: enough to choose 12 neighbours from, small at 10,000 nodes
+PEERS_MAX = 80  # handed out at once: enough to choose 12 neighbours from, small at 10,000 nodes
+MATES_MAX = (
+    48  # of them of the asker's own rack: the more it knows, the fewer bring the same span in
+)
 _ROOTS_MAX = 10_000
 
 
@@ -26,6 +29,7 @@ class Announcement:
     url: str
     have_bytes: int  # sealed bytes
     complete: bool
+    rack: str = ""  # where the node stands: the tracker puts it in, "" where nobody said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +41,14 @@ class _Heard:
 class Tracker:
     """Who offers what; one owner: the controller's event loop."""
 
-    def __init__(self, monotonic: Callable[[], float], rng: random.Random) -> None:
-        """Start knowing nobody."""
+    def __init__(
+        self,
+        monotonic: Callable[[], float],
+        rng: random.Random,
+        rack_of: Callable[[str], str] = lambda _: "",
+    ) -> None:
+        """Start knowing nobody; `rack_of` says where a node stands ("": nobody knows)."""
+        self.rack_of = rack_of
         self._monotonic = monotonic
         self._rng = rng
         self._swarms: dict[Root, dict[str, _Heard]] = {}
@@ -49,16 +59,23 @@ class Tracker:
         if root not in self._swarms and len(self._swarms) >= _ROOTS_MAX:
             self._forget_silent_swarms()
         swarm = self._swarms.setdefault(root, {})
-        swarm[announcement.node] = _Heard(announcement=announcement, at=self._monotonic())
+        placed = replace(announcement, rack=self.rack_of(announcement.node))
+        swarm[announcement.node] = _Heard(announcement=placed, at=self._monotonic())
         return self.peers(root, but=announcement.node)
 
     def peers(self, root: Root, *, but: str = "") -> tuple[Announcement, ...]:
-        """Return at most `PEERS_MAX` nodes that offer a root, at random; complete ones included."""
+        """Return at most `PEERS_MAX` nodes that offer a root, at random; complete ones included.
+
+        Up to `MATES_MAX` of them stand in the rack of the node `but`, if there are so many.
+        """
         found = [one for one in self._alive(root) if one.node != but]
-        if len(found) <= PEERS_MAX:
-            self._rng.shuffle(found)
-            return tuple(found)
-        return tuple(self._rng.sample(found, PEERS_MAX))
+        self._rng.shuffle(found)
+        rack = self.rack_of(but) if but else ""
+        if len(found) > PEERS_MAX and rack:
+            mates = [one for one in found if one.rack == rack][:MATES_MAX]
+            others = [one for one in found if one.rack != rack]
+            found = mates + others[: PEERS_MAX - len(mates)]
+        return tuple(found[:PEERS_MAX])
 
     def known(self, root: Root) -> int:
         """Return how many nodes offer a root."""

@@ -37,6 +37,7 @@ from nodectl.node.restore import RestoreArgv, run_restore
 from nodectl.node.state import HeldRoot, Membership, StateFolder
 from nodectl.store.lease import lease
 from nodectl.swarm.datagram import Session
+from nodectl.swarm.terms import Terms
 from nodectl.trust.order import Order, verify_order
 from nodectl.trust.publisher import trusted_keys
 from nodectl.trust.release import Release, verify_release
@@ -110,6 +111,10 @@ class Swarm(Protocol):
 
     def rekey(self, root: Root, key: bytes) -> bool:
         """Take note of a swarm's present key; say whether it is another one."""
+        ...
+
+    def agree(self, root: Root, terms: Terms) -> None:
+        """Keep to the terms of a swarm."""
         ...
 
     def holding(self, root: Root) -> Holding:
@@ -419,6 +424,7 @@ class Agent:
         else:
             self._forgotten.pop(root, None)
             self._swarm.meet(root, answer.peers)
+            self._swarm.agree(root, answer.terms)
             if self._swarm.rekey(root, answer.swarm_key):
                 self._state.rekey_root(root, answer.swarm_key)
             return answer

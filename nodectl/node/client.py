@@ -21,6 +21,7 @@ from nodectl.catalog.records import Job, JobKind, JobState, ReleaseRecord, Work
 from nodectl.errors import ControllerUnreachable, InvalidInput, NodectlError, NotAllowed
 from nodectl.ids import Root
 from nodectl.node.state import Membership
+from nodectl.swarm.terms import Terms
 from nodectl.trust.ca import CONTROLLER_NAME, client_context
 from nodectl.trust.certificate import load_identity
 from nodectl.trust.mac import RENEW_HEADER, TIME_HEADER, Signed, sign_request
@@ -44,6 +45,7 @@ class Peer:
     node: str
     url: str
     complete: bool
+    rack: str = ""  # where it stands; "": nobody said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,7 @@ class Peers:
     known: int
     interval_s: float
     swarm_key: bytes = field(default=b"", repr=False)  # the present one
+    terms: Terms = field(default_factory=Terms)
 
 
 class Assigned(NamedTuple):
@@ -122,6 +125,7 @@ class ControlClient:
         self._now = now
         self._offset_ms = 0
         self._tls = _tls_side(membership)
+        self.rack = ""  # in which this member stands, as the controller said last
         self.renewal_due = False  # the controller wants this member's certificate renewed
         self._session: aiohttp.ClientSession | None = None
 
@@ -210,6 +214,14 @@ class ControlClient:
         body = {"nodes": None if nodes is None else list(nodes)}
         await self._ask("PUT", f"/v1/releases/{name}/access", body)
 
+    async def terms(self, name: str) -> Terms:
+        """Return how the swarms of an image are to behave."""
+        return Terms.from_json(await self._ask("GET", f"/v1/releases/{name}/swarm"))
+
+    async def set_terms(self, name: str, terms: Terms) -> None:
+        """Say how the swarms of an image are to behave."""
+        await self._ask("PUT", f"/v1/releases/{name}/swarm", terms.to_json())
+
     async def sign(self, name: str, generation: int, signature: str) -> ReleaseRecord:
         """Give a release the signature (armored) that `ssh-keygen -Y sign` made."""
         path = f"/v1/releases/{name}/{generation}/signature"
@@ -220,6 +232,7 @@ class ControlClient:
     async def ticket(self, root: Root) -> Ticket:
         """Return what is needed to take part in a root's swarm."""
         answer = await self._ask("GET", f"/v1/swarm/{root.hex()}/ticket")
+        self.rack = answer["rack"]
         return Ticket(
             root=root,
             root_block=bytes.fromhex(answer["root_block_hex"]),
@@ -232,11 +245,13 @@ class ControlClient:
         """Tell the tracker what this node has; return other nodes that have some."""
         body = {"url": url, "have_bytes": have_bytes, "complete": complete}
         answer = await self._ask("POST", f"/v1/swarm/{root.hex()}/announce", body)
+        self.rack = answer["rack"]
         return Peers(
             peers=_peers(answer["peers"]),
             known=answer["known"],
             interval_s=float(answer["interval_s"]),
             swarm_key=bytes.fromhex(answer["swarm_key"]),
+            terms=Terms.from_json(answer["terms"]),
         )
 
     # --- jobs --------------------------------------------------------------------------------
@@ -417,7 +432,7 @@ def unreachable(failures: Sequence[str]) -> ControllerUnreachable:
 
 
 def _peers(documents: Sequence[Mapping[str, Any]]) -> tuple[Peer, ...]:
-    return tuple(Peer(node=p["node"], url=p["url"], complete=p["complete"]) for p in documents)
+    return tuple(Peer(**document) for document in documents)
 
 
 def _row(document: Mapping[str, Any]) -> WorkRow:

@@ -28,6 +28,7 @@ from nodectl.node.state import HeldRoot, Membership
 from nodectl.store.model import NO_CHUNK, Store, StoredFrame
 from nodectl.swarm.bitfield import to_hex
 from nodectl.swarm.client import FetchOptions, FetchReport, fetch
+from nodectl.swarm.conduct import Conduct
 from nodectl.swarm.datagram import Session
 from nodectl.swarm.feed import Feed
 from nodectl.swarm.keys import SwarmKeys
@@ -35,6 +36,7 @@ from nodectl.swarm.model import PeerInfo, Phase
 from nodectl.swarm.rate import RateLimiter
 from nodectl.swarm.server import SwarmServer
 from nodectl.swarm.share import Share, SwarmTask
+from nodectl.swarm.terms import Terms
 
 STEPS = {Phase.META: "fetch manifest", Phase.DATA: "fetch"}
 
@@ -46,6 +48,7 @@ class _Root:
     held: HeldRoot
     keys: SwarmKeys
     manifest: Manifest
+    conduct: Conduct = field(default_factory=Conduct)
     peers: dict[str, PeerInfo] = field(default_factory=dict)  # as the tracker named them
     meta: Share | None = None
     data: Share | None = None
@@ -168,7 +171,7 @@ class NodeSwarm:
         for peer in peers:
             # What comes from the tracker came from a peer first: it may be no address at all.
             with contextlib.suppress(ValueError):
-                known.peers[peer.node] = PeerInfo(name=peer.node, url=peer.url)
+                known.peers[peer.node] = PeerInfo(name=peer.node, url=peer.url, rack=peer.rack)
         known.peers.pop(self._name, None)
 
     def drop(self, root: Root) -> None:
@@ -181,6 +184,12 @@ class NodeSwarm:
         """Take note of a swarm's present key; say whether it is another one."""
         known = self._roots.get(root)
         return known is not None and known.keys.change(key)
+
+    def agree(self, root: Root, terms: Terms) -> None:
+        """Keep to the terms of a swarm."""
+        known = self._roots.get(root)
+        if known is not None:
+            known.conduct.change(terms)
 
     async def announce(self, root: Root) -> float:
         """Tell the tracker what is here of a root, and meet the peers that it names.
@@ -195,6 +204,7 @@ class NodeSwarm:
             root, url=self.url, have_bytes=holding.have_bytes, complete=holding.complete
         )
         self.meet(root, answer.peers)
+        self.agree(root, answer.terms)
         self.rekey(root, answer.swarm_key)
         return answer.interval_s
 
@@ -263,7 +273,9 @@ class NodeSwarm:
         return root.data
 
     async def _open(self, root: _Root, phase: Phase, spans: SpanTable) -> Share:
-        task = SwarmTask(root=root.held.root, phase=phase, keys=root.keys, spans=spans)
+        task = SwarmTask(
+            root=root.held.root, phase=phase, keys=root.keys, spans=spans, conduct=root.conduct
+        )
         return await self.server.add_swarm(task, self._store)
 
     def _options(
@@ -275,7 +287,7 @@ class NodeSwarm:
         feed: Feed | None = None,
     ) -> FetchOptions:
         return FetchOptions(
-            me=PeerInfo(name=self._name, url=self.url),
+            me=PeerInfo(name=self._name, url=self.url, rack=self._client.rack),
             source=_Tracker(self, root.held.root),
             step=STEPS[phase] if feed is None else MULTICAST_STEP,
             download=self.download,
@@ -300,6 +312,7 @@ def _status(root: _Root) -> dict[str, Any]:
         "spans": 0 if root.data is None else len(root.data.sizes),
         "have": "" if root.data is None else to_hex(root.data.have),  # as in docs/protocol.md
         "peers": peers | {peer.name: peer.url for peer in root.peers.values()},
+        "terms": root.conduct.terms.to_json(),
         "fetch": fetches[-1].to_json() if fetches else None,
     }
 

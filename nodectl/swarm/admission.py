@@ -40,6 +40,7 @@ class Admission:
         """Begin with all slots free; `origin`: this node had every span when it began to serve."""
         self._limits = limits
         self._origin = origin
+        self.slots = limits.upload_slots  # as long as this swarm is alone
         self._active = 0
         self._active_of: Counter[str] = Counter()  # client: slots
         self._queue: deque[tuple[str, int]] = deque()
@@ -74,7 +75,7 @@ class Admission:
         if self._origin and not urgent and self._elsewhere(client, span, now):
             return Verdict.REFUSED
         # Who waits although a slot is free has all that one client may have.
-        if self._active < self._limits.upload_slots and self._may_have_more(client):
+        if self._active < self.slots and self._may_have_more(client):
             self._claim(client, span)
             self._take(client)
             return Verdict.SERVE

@@ -5,6 +5,8 @@ picker can look at every span of every neighbour for each decision. On the wire 
 little-endian bytes in hexadecimal digits (`to_hex`). Pure.
 """
 
+import base64
+import binascii
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
@@ -78,6 +80,44 @@ def from_hex(text: str, count: int) -> int:
     return bits
 
 
+def to_bytes(bits: int, count: int) -> bytes:
+    """Return a set of spans below `count` as its little-endian bytes: one bit for each span."""
+    return bits.to_bytes((count + 7) // 8, "little")
+
+
+def from_bytes(data: bytes | memoryview, count: int) -> int:
+    """Return the set that `to_bytes` wrote.
+
+    Raises:
+        ValueError: a span of `count` or above.
+    """
+    bits = int.from_bytes(data, "little")
+    if bits >> count:
+        raise ValueError("more spans than there are")
+    return bits
+
+
+def to_base64(bits: int) -> str:
+    """Return a set for a query: URL-safe base64 without padding of its little-endian bytes."""
+    data = bits.to_bytes((bits.bit_length() + 7) // 8, "little")
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def from_base64(text: str, count: int) -> int:
+    """Return the set that `to_base64` wrote, of spans below `count`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if len(text) > (count + 7) // 8 * 4 // 3 + 2:
+        raise ValueError("more spans than there are")
+    try:
+        padded = text.encode("ascii") + b"=" * (-len(text) % 4)
+        return from_bytes(base64.b64decode(padded, altchars=b"-_", validate=True), count)
+    except binascii.Error as exc:
+        raise ValueError("not a set of spans") from exc
+
+
 def to_ranges(numbers: Iterable[int]) -> str:
     """Return ascending numbers as text such as "0,3-5"; "" for none."""
     runs: list[list[int]] = []
@@ -148,6 +188,13 @@ class Rarity:
             without = bits & ~plane
             if without:
                 bits = without
+        return bits
+
+    def powers(self, digit: int) -> int:
+        """Return the set of the spans whose count is 2 ** `digit` or more."""
+        bits = 0
+        for plane in self._planes[digit:]:
+            bits |= plane
         return bits
 
     def count(self, span: int) -> int:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from nodectl.swarm import picker
 from nodectl.swarm.bitfield import Rarity, Rng
+from nodectl.swarm.importers import Importers
 from nodectl.swarm.limits import Limits
-from nodectl.swarm.model import PeerHave, PeerInfo
+from nodectl.swarm.model import PeerInfo
 from nodectl.swarm.picker import Neighbour
 
 
@@ -25,8 +26,8 @@ class _Dead:
 class Circle:
     """The peers of one node in one swarm."""
 
-    def __init__(self, me: PeerInfo, limits: Limits, rng: Rng) -> None:
-        """Know nobody; `me` is never a peer of itself."""
+    def __init__(self, me: PeerInfo, spans: int, limits: Limits, rng: Rng) -> None:
+        """Know nobody, in a swarm of so many `spans`; `me` is never a peer of itself."""
         self._me = me
         self._limits = limits
         self._rng = rng
@@ -35,11 +36,27 @@ class Circle:
         self.known: dict[str, PeerInfo] = {}
         self.neighbours: dict[str, Neighbour] = {}
         self.rarity = Rarity()  # over the neighbours
+        self.importers = Importers(me, spans)
 
     @property
     def want(self) -> int:
         """How many neighbours there should be."""
         return self._limits.neighbours(len(self.known))
+
+    @property
+    def first(self) -> int:
+        """How many a node chooses at once: about as many choose it, and tell what they have."""
+        return max(self._limits.neighbours_first, (self.want + 1) // 2)
+
+    @property
+    def few(self) -> bool:
+        """Whether more neighbours are wanted than are known."""
+        return len(self.neighbours) < self.want and len(self.known) <= len(self.neighbours)
+
+    @property
+    def most(self) -> int:
+        """How many neighbours there may be, those that chose this node included."""
+        return 2 * self.want
 
     def meet(self, peer: PeerInfo, *, alive: bool) -> bool:
         """Remember a peer; say whether it is news. `alive`: it was heard itself.
@@ -47,8 +64,8 @@ class Circle:
         Hearsay does not move a neighbour, which answers where it is, to another address.
         """
         name = peer.name
-        if alive:
-            self._dead.pop(name, None)
+        if alive and self._dead.pop(name, None) is not None and name in self.known:
+            self.importers.join(self.known[name])
         if name in self._dropped or self.known.get(name) == peer:
             return False
         if name not in self.known and len(self.known) >= self._limits.peers_known:
@@ -57,6 +74,7 @@ class Circle:
             return False
         self.known[name] = peer
         self._dead.pop(name, None)
+        self.importers.join(peer)
         return True
 
     def follow_more(self, want: int, now: float) -> Sequence[PeerInfo]:
@@ -72,21 +90,65 @@ class Circle:
         followed = [neighbour.info for neighbour in self.neighbours.values()]
         chosen = picker.choose_follows(self._me, free, followed, want, self._rng, self._limits)
         for peer in chosen:
-            same_rack = bool(self._me.rack) and peer.rack == self._me.rack
-            self.neighbours[peer.name] = Neighbour(info=peer, same_rack=same_rack)
+            self._follow(peer)
         return chosen
 
-    def hear(self, event: PeerHave) -> None:
-        """Take note of what a neighbour has."""
-        neighbour = self.neighbours.get(event.peer)
+    def _follow(self, peer: PeerInfo) -> Neighbour:
+        same_rack = bool(self._me.rack) and peer.rack == self._me.rack
+        neighbour = self.neighbours[peer.name] = Neighbour(info=peer, same_rack=same_rack)
+        return neighbour
+
+    def adopt(self, name: str) -> None:
+        """Follow a peer that chose this node, where there is room: what it has, it tells."""
+        if name in self.known and name not in self.neighbours and len(self.neighbours) < self.most:
+            self._follow(self.known[name])
+
+    def hear(self, name: str, have: int, *, replaces: bool, now: float) -> Neighbour | None:
+        """Take note of what a neighbour has, or has anew; return it."""
+        neighbour = self.neighbours.get(name)
         if neighbour is None:
-            return
-        have = event.have if event.replaces else neighbour.have | event.have
+            return None
+        if not replaces:
+            have |= neighbour.have
         self.rarity.add(have & ~neighbour.have)
         self.rarity.remove(neighbour.have & ~have)
         neighbour.have = have
-        neighbour.origin = event.origin
-        self._dead.pop(event.peer, None)
+        neighbour.heard_at = now
+        if self._dead.pop(name, None) is not None:
+            self.importers.join(neighbour.info)
+        return neighbour
+
+    def bar(self, *, starving: bool) -> None:
+        """Say for each neighbour of another rack which spans it is not asked for now.
+
+        What a neighbour of this rack has comes from there, and what is left is brought in by one
+        node of the rack; who starves asks anybody.
+        """
+        if self.importers.alone:
+            return
+        barred = 0
+        if not starving:
+            barred = ~self.importers.importable() | self._inside()
+        for neighbour in self.neighbours.values():
+            if not neighbour.same_rack:
+                neighbour.barred = barred
+
+    def period(self, missing: int) -> None:
+        """Look which of the spans that are `missing` are known outside of the rack only."""
+        if self.importers.alone:
+            return
+        outside = 0
+        for neighbour in self.neighbours.values():
+            if not neighbour.same_rack:
+                outside |= neighbour.have
+        self.importers.period(outside & missing & ~self._inside())
+
+    def _inside(self) -> int:
+        inside = 0
+        for neighbour in self.neighbours.values():
+            if neighbour.same_rack:
+                inside |= neighbour.have
+        return inside
 
     def lacks(self, neighbour: Neighbour, span: int) -> None:
         """Take note that a neighbour does not have a span that it announced."""
@@ -102,6 +164,7 @@ class Circle:
 
     def bury(self, name: str, now: float) -> None:
         """Do not follow a peer for a while, longer each time in a row."""
+        self.importers.leave(name)
         times = self._dead[name].times + 1 if name in self._dead else 1
         wait = min(self._limits.dead_max_s, self._limits.dead_first_s * 2.0 ** min(times - 1, 16))
         self._dead[name] = _Dead(now + wait * (0.5 + self._rng.random()), times)
@@ -109,4 +172,5 @@ class Circle:
     def drop(self, name: str) -> None:
         """Never follow a peer again."""
         self.known.pop(name, None)
+        self.importers.leave(name)
         self._dropped.add(name)

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import aiohttp
 
@@ -25,6 +24,7 @@ from nodectl.swarm.feed import Brought, Feed
 from nodectl.swarm.limits import Limits
 from nodectl.swarm.model import (
     Action,
+    AskAny,
     AskForPeers,
     Cancel,
     Drop,
@@ -32,13 +32,18 @@ from nodectl.swarm.model import (
     Expected,
     Failure,
     Finished,
-    Follow,
+    NothingChosen,
     PeerGone,
     PeerHave,
     PeerInfo,
+    PeerNews,
+    PeerSource,
+    PeerSpoke,
     PeersSeen,
+    Poll,
     Request,
     SpanArrived,
+    SpanChosen,
     SpanFailed,
     Tick,
     Unfollow,
@@ -46,25 +51,24 @@ from nodectl.swarm.model import (
 from nodectl.swarm.rate import RateLimiter
 from nodectl.swarm.share import Share
 from nodectl.swarm.statistics import FetchStatistics
-from nodectl.swarm.transfer import Good, Transfer, Wanted, check_frames, cut_frames, open_session
+from nodectl.swarm.transfer import (
+    Good,
+    SpanReply,
+    Transfer,
+    Wanted,
+    check_frames,
+    cut_frames,
+    open_session,
+)
+from nodectl.swarm.wire import TOLD_MAX
+from nodectl.swarm.writer import Writer
 from nodectl.units import format_duration
 
 _log = logging.getLogger(__name__)
 
 _THREADS = 2
 _ASK_TIMEOUT_S = 10.0
-
-
-class PeerSource(Protocol):
-    """Who knows peers: normally the controller's tracker."""
-
-    async def peers(self) -> Sequence[PeerInfo]:
-        """Return some peers of this swarm.
-
-        Raises:
-            NodectlError, OSError: it does not answer; the swarm goes on without it.
-        """
-        ...
+_ANY_AGAIN_S = 0.05  # after a peer had no span for us, at least
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +117,7 @@ async def fetch(share: Share, options: FetchOptions) -> FetchReport:
             except BaseExceptionGroup as group:
                 raise _first_cause(group) from group
             finally:
-                share.on_peers = share.statistics = None
+                share.on_spoke = share.statistics = None
                 share.chill()
     return fetcher.report(options.clock() - began)
 
@@ -150,15 +154,14 @@ class _Fetcher:
         )
         self._tasks: asyncio.TaskGroup
         self._requests: dict[tuple[str, int], asyncio.Task[None]] = {}
-        self._follows: dict[str, asyncio.Task[None]] = {}
+        self._questions: dict[str, asyncio.Task[None]] = {}  # peer: what it has, or any span
+        self._since: dict[str, str] = {}  # peer: the mark of its last answer
+        self._control = 0  # messages that carried no span
         self._asking = False
         self._finished = asyncio.Event()
         self._tick_moved = asyncio.Event()
         self._wake_at = 0.0
-        self._good: list[Good] = []  # waits for the writer
-        self._good_bytes = 0
-        self._good_came = asyncio.Event()
-        self._good_went = asyncio.Event()
+        self._writer = Writer(share, limits, self._clock, threads)
         self._unchecked = 0  # spans that came
         self._last_came = self._clock()
         self._held = share.held_bytes
@@ -174,14 +177,14 @@ class _Fetcher:
         """Fetch until all is stored."""
         self._progress()
         async with asyncio.TaskGroup() as self._tasks:
-            writer = self._tasks.create_task(self._write())
+            writer = self._tasks.create_task(self._writer.run(self._stored))
             clock = self._tasks.create_task(self._tick())
             self._share.statistics = self.statistics
-            self._share.on_peers = lambda peers: self._tell(PeersSeen(peers, alive=True))
+            self._share.on_spoke = lambda peer, have: self._tell(PeerSpoke(peer, have))
             self._tell(PeersSeen(self._share.peers, alive=True))
             feeding = self._tasks.create_task(self._take_feed(self._options.feed))
             await writer
-            for task in (clock, feeding, *self._requests.values(), *self._follows.values()):
+            for task in (clock, feeding, *self._requests.values(), *self._questions.values()):
                 task.cancel()
 
     def report(self, seconds: float) -> FetchReport:
@@ -204,9 +207,11 @@ class _Fetcher:
             neighbours=len(core.followed),
             asked=len(self._requests),
             unchecked=self._unchecked,
-            unstored_bytes=self._good_bytes,
+            unstored_bytes=self._writer.waiting_bytes,
             unstored_max=self._limits.store_queue_bytes,
-            limited=self._rate.waiting,
+            limited=self._rate.waiting + self._share.task.conduct.download.waiting,
+            paused=self._share.task.conduct.terms.paused,
+            control=self._control,
             failures=dict(self._failures),
             expected=(self._expected & core.missing).bit_count(),
         )
@@ -229,15 +234,19 @@ class _Fetcher:
                 self._requests[peer.name, span] = task
             case Cancel(peer_name, span):
                 self._requests.pop((peer_name, span)).cancel()
-            case Follow(peer):
-                self._follows[peer.name] = self._tasks.create_task(self._follow(peer))
-            case Unfollow(peer_name):
-                self._follows.pop(peer_name).cancel()
-            case Drop() | AskForPeers() | Finished():
+            case Poll(peer):
+                self._questions[peer.name] = self._tasks.create_task(self._poll(peer))
+            case AskAny(peer, wanted):
+                self._questions[peer.name] = self._tasks.create_task(self._any(peer, wanted))
+            case Unfollow() | Drop() | AskForPeers() | Finished():
                 self._do_rare(action)
 
-    def _do_rare(self, action: Drop | AskForPeers | Finished) -> None:
+    def _do_rare(self, action: Unfollow | Drop | AskForPeers | Finished) -> None:
         match action:
+            case Unfollow(peer_name):
+                self._since.pop(peer_name, None)
+                if (question := self._questions.pop(peer_name, None)) is not None:
+                    question.cancel()
             case Drop(peer, reason):
                 self._dropped.append((peer.name, reason))
                 self._share.forget(peer.name)
@@ -246,10 +255,11 @@ class _Fetcher:
             case AskForPeers():
                 if not self._asking:
                     self._asking = True
+                    self._control += 2
                     self._tasks.create_task(self._ask())
             case Finished():
                 self._finished.set()
-                self._good_came.set()
+                self._writer.end()
 
     async def _tick(self) -> None:
         """Tell the core of time, when it wants it; give up when nothing comes for long."""
@@ -261,6 +271,8 @@ class _Fetcher:
                 continue
             except TimeoutError:
                 self._tell(Tick())
+            if self._share.task.conduct.terms.paused:
+                self._last_came = self._clock()
             silent = self._clock() - self._last_came
             if silent > self._limits.stall_s:
                 missing = self._core.missing.bit_count()
@@ -285,43 +297,76 @@ class _Fetcher:
 
     # --- peers --------------------------------------------------------------------------------
 
-    async def _follow(self, peer: PeerInfo) -> None:
-        """Keep asking one peer what it has, until it does not answer."""
-        since = ""
-        while True:
-            reply = await self._transfer.have(peer, since)
-            if reply is None:
-                self._tell(PeerGone(peer.name))
-                return
-            since = reply.since
-            self._tell(PeerHave(peer.name, reply.have, replaces=reply.whole, origin=reply.origin))
-            if reply.peers:
-                self._tell(PeersSeen(reply.peers))
+    async def _poll(self, peer: PeerInfo) -> None:
+        """Ask one peer what it has; it answers when there is something."""
+        reply = await self._transfer.have(peer, self._since.get(peer.name, ""))
+        self._control += 2
+        del self._questions[peer.name]
+        if reply is None:
+            self._tell(PeerGone(peer.name))
+            return
+        self._since[peer.name] = reply.since
+        self._tell(PeerHave(peer.name, reply.have, replaces=reply.whole, origin=reply.origin))
+        if reply.peers:
+            self._tell(PeersSeen(reply.peers))
+
+    async def _any(self, peer: PeerInfo, wanted: int) -> None:
+        """Ask one peer for any span of those; once it began, it is a request like others."""
+        wanted &= ~self._share.partial
+        if len(self._share.sizes) > TOLD_MAX or not wanted:
+            await self._poll(peer)
+            return
+        chosen: list[int] = []
+        await self._share.task.conduct.running()
+
+        def begin(span: int) -> None:
+            chosen.append(span)
+            self._requests[peer.name, span] = self._questions.pop(peer.name)
+            self._tell(SpanChosen(peer.name, span))  # it may cancel this very task
+
+        await self._writer.room()
+        reply = await self._transfer.any_span(peer, wanted, begin)
+        if chosen:
+            await self._take(peer, chosen[0], range(self._share.counts[chosen[0]]), reply)
+            return
+        self._control += 2
+        del self._questions[peer.name]
+        if reply.failure in {Failure.TIMEOUT, Failure.GONE}:
+            self._tell(PeerGone(peer.name))
+        elif reply.failure is Failure.BAD:
+            self._tell(SpanFailed(peer.name, 0, Failure.BAD))
+        else:
+            self._tell(NothingChosen(peer.name, max(reply.retry_after, _ANY_AGAIN_S)))
 
     async def _request(self, peer: PeerInfo, span: int, *, urgent: bool) -> None:
-        """Fetch one span from one peer, check it, queue it for the store, tell the core."""
-        await self._room()
+        """Fetch one span from one peer."""
+        await self._share.task.conduct.running()
+        await self._writer.room()
         wanted = self._share.missing_frames(span)
-        refs = [self._share.task.spans[span][i] for i in wanted]
-        size = sum(ref.sealed_len for ref in refs)
+        size = sum(self._share.task.spans[span][i].sealed_len for i in wanted)
         reply = await self._transfer.span(peer, span, wanted, size, urgent=urgent)
+        await self._take(peer, span, wanted, reply)
+
+    async def _take(
+        self, peer: PeerInfo, span: int, wanted: Sequence[int], reply: SpanReply
+    ) -> None:
+        """Check what came, queue it for the store, tell the core."""
         bad = False
         if reply.body:
+            refs = [self._share.task.spans[span][i] for i in wanted]
             bad = await self._check(peer.name, Wanted(span, wanted, refs), reply.body)
             self._transfer.buffers.give(reply.body)
+        else:
+            self._control += 2
         failure = Failure.BAD if bad else reply.failure
         self._requests.pop((peer.name, span), None)
         if failure is None:
+            if reply.have is not None:
+                self._tell(PeerNews(peer.name, reply.have, replaces=True))
             self._tell(SpanArrived(peer.name, span))
             return
         self._failures[failure] += 1
         self._tell(SpanFailed(peer.name, span, failure, reply.retry_after, reply.alternatives))
-
-    async def _room(self) -> None:
-        """Wait until not too much is checked and not stored."""
-        while self._good_bytes > self._limits.store_queue_bytes:
-            self._good_went.clear()
-            await self._good_went.wait()
 
     async def _check(self, source: str, wanted: Wanted, body: memoryview) -> bool:
         """Check frames in a thread and queue the good ones; say whether there was a bad one."""
@@ -335,11 +380,9 @@ class _Fetcher:
         if frames:
             size = sum(wanted.refs[place].sealed_len for place in places)
             indexes = {wanted.indexes[place] for place in places}
-            self._good.append(Good(wanted.span, frames, indexes, size))
-            self._good_bytes += size
+            self._writer.put(Good(wanted.span, frames, indexes, size))
             self._bytes_from[source] += size
             self._last_came = self._clock()
-            self._good_came.set()
             if len(frames) == self._share.counts[wanted.span]:
                 self._share.warm(wanted.span, [frame.sealed for frame in frames])
         return bad
@@ -363,7 +406,7 @@ class _Fetcher:
 
     async def _take_brought(self, name: str, one: Brought) -> None:
         """Check and queue what is lacking here of one span that a feed brought."""
-        await self._room()
+        await self._writer.room()
         lacking = self._share.missing_frames(one.span)
         indexes = sorted(set(one.indexes) & set(lacking))
         if not indexes:
@@ -380,38 +423,6 @@ class _Fetcher:
             self._fed_parts |= 1 << one.span
 
     # --- the store ----------------------------------------------------------------------------
-
-    async def _write(self) -> None:
-        """Store what was checked, many spans with one durable write, until all is there."""
-        loop = asyncio.get_running_loop()
-        last = -self._limits.store_gap_s
-        while self._good or not self._finished.is_set():
-            await self._good_came.wait()
-            await self._gather(last + self._limits.store_gap_s)
-            self._good_came.clear()
-            batch, self._good = self._good, []
-            if not batch:
-                continue
-            last = self._clock()
-            frames = [frame for good in batch for frame in good.frames]
-            await loop.run_in_executor(self._threads, self._share.store.put_many, frames)
-            self._good_bytes -= sum(good.size for good in batch)
-            self._good_went.set()
-            self._stored(batch)
-
-    async def _gather(self, until: float) -> None:
-        """Wait for more to store with the same write: until a time, or there is enough."""
-        while (
-            self._good_bytes < self._limits.store_batch_bytes
-            and not self._finished.is_set()
-            and (left := until - self._clock()) > 0
-        ):
-            self._good_came.clear()
-            try:
-                async with asyncio.timeout(left):
-                    await self._good_came.wait()
-            except TimeoutError:
-                return
 
     def _stored(self, batch: list[Good]) -> None:
         """Tell the share and the caller what is durable now."""

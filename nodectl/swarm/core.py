@@ -7,14 +7,15 @@ known here: a span is a number with a size. Pure.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from nodectl.swarm import picker
+from nodectl.swarm import picker, polls
 from nodectl.swarm.bitfield import Rng, full
 from nodectl.swarm.circle import Circle
+from nodectl.swarm.flight import Flight
 from nodectl.swarm.limits import Limits
 from nodectl.swarm.model import (
     Action,
+    AskAny,
     AskForPeers,
     Cancel,
     Drop,
@@ -22,13 +23,17 @@ from nodectl.swarm.model import (
     Expected,
     Failure,
     Finished,
-    Follow,
+    NothingChosen,
     PeerGone,
     PeerHave,
     PeerInfo,
+    PeerNews,
+    PeerSpoke,
     PeersSeen,
+    Poll,
     Request,
     SpanArrived,
+    SpanChosen,
     SpanFailed,
     Tick,
     Unfollow,
@@ -38,14 +43,6 @@ from nodectl.swarm.picker import Neighbour
 
 _HOUSEKEEPING_S = 1.0
 _HEDGES_AT_ONCE = 2
-
-
-@dataclass(slots=True)
-class _Asked:
-    """A span that is on its way."""
-
-    since: float  # of the first request
-    peers: list[str]
 
 
 class Core:
@@ -69,13 +66,15 @@ class Core:
         self._now = 0.0
         self._actions: list[Action] = []
         self._missing = full(len(sizes)) & ~have
-        self._asked: dict[int, _Asked] = {}
-        self._asked_bits = 0
         self._expected = 0  # the set of spans that a feed is about to bring
-        self._bytes_in_flight = 0
-        self._circle = Circle(me, limits, rng)
+        self._flight = Flight(sizes)
+        self._asked = self._flight.asked
+        self._circle = Circle(me, len(sizes), limits, rng)
         self._neighbours = self._circle.neighbours
         self._rarity = self._circle.rarity
+        self._anys = 0  # requests for any span that are not answered
+        self._hungry = True  # it could ask for more than anybody gives
+        self._follow_at = self._period_at = 0.0
         self._pace = Pace(limits.rate_tau_s, limits.progress_s)
         self._ask_at = 0.0
         self._ask_wait = limits.ask_first_s
@@ -91,6 +90,8 @@ class Core:
         self._now = now
         self._actions = []
         self._take(event)
+        if self._missing and isinstance(event, PeerNews | PeerSpoke) and not self._hungry:
+            return self._actions  # enough is on its way: most news decide nothing
         if self._missing:
             self._fill()
             self._hedge()
@@ -101,20 +102,34 @@ class Core:
 
     def _take(self, event: Event) -> None:
         match event:
-            case PeersSeen(peers, alive):
-                self._meet(peers, alive=alive)
-            case PeerGone(peer):
-                self._lose(peer)
-            case PeerHave():
-                self._circle.hear(event)
             case SpanArrived(peer, span):
                 self._on_arrived(peer, span)
             case SpanFailed():
                 self._on_failed(event)
             case Expected(spans):
                 self._expected = spans
+            case SpanChosen(peer, span):
+                self._on_chosen(peer, span)
+            case NothingChosen(peer, retry_after):
+                self._on_nothing(peer, retry_after)
             case Tick():
                 pass
+            case _:
+                self._take_word(event)
+
+    def _take_word(self, event: PeersSeen | PeerGone | PeerHave | PeerNews | PeerSpoke) -> None:
+        """Take note of what was said of peers, or by them."""
+        match event:
+            case PeersSeen(peers, alive):
+                self._meet(peers, alive=alive)
+            case PeerGone(peer):
+                self._lose(peer)
+            case PeerHave(peer, have, replaces, origin):
+                self._on_answer(peer, have, replaces=replaces, origin=origin)
+            case PeerNews(peer, have, replaces):
+                self._hear(peer, have, replaces=replaces)
+            case PeerSpoke(peer_info, have):
+                self._on_spoke(peer_info, have)
 
     def wake_at(self) -> float:
         """Return the time at which a `Tick` is wanted, if nothing else happens before."""
@@ -155,19 +170,45 @@ class Core:
         """Remember peers; news makes the next question to the tracker come soon again."""
         for peer in peers:
             if self._circle.meet(peer, alive=alive):
-                self._ask_wait = self._limits.ask_first_s
+                if self._circle.few:
+                    self._ask_wait = self._limits.ask_first_s
                 if peer.name in self._neighbours:  # it came back at another address
                     self._leave(self._neighbours[peer.name])
-        self._follow_more(self._circle.want)
+        self._follow_more(self._circle.first)
 
     def _follow_more(self, want: int) -> None:
-        self._actions += map(Follow, self._circle.follow_more(want, self._now))
+        self._circle.follow_more(want, self._now)
+        for neighbour in polls.unheard(self._neighbours.values()):
+            neighbour.polled = True
+            self._actions.append(Poll(neighbour.info))
+
+    def _on_spoke(self, peer: PeerInfo, have: int | None) -> None:
+        self._meet((peer,), alive=True)
+        if have is not None:
+            self._circle.adopt(peer.name)
+            self._hear(peer.name, have, replaces=False)
+
+    def _on_answer(self, peer: str, have: int, *, replaces: bool, origin: bool) -> None:
+        neighbour = self._hear(peer, have, replaces=replaces)
+        if neighbour is not None:
+            self._answered(neighbour)
+            neighbour.origin = origin
+
+    def _hear(self, peer: str, have: int, *, replaces: bool) -> Neighbour | None:
+        neighbour = self._circle.hear(peer, have, replaces=replaces, now=self._now)
+        if neighbour is not None:
+            here = len(self._sizes) - self._missing.bit_count()
+            count = neighbour.have.bit_count()
+            neighbour.lead = count - here
+            neighbour.complete = count == len(self._sizes)
+        return neighbour
 
     def _leave(self, neighbour: Neighbour) -> None:
         """Stop following a peer, and free the spans that were asked of it."""
         for span in tuple(neighbour.in_flight):
-            self._release(neighbour, span)
+            self._flight.release(neighbour, span)
             self._actions.append(Cancel(neighbour.info.name, span))
+        self._answered(neighbour)
         self._circle.remove(neighbour)
         self._actions.append(Unfollow(neighbour.info.name))
 
@@ -178,13 +219,13 @@ class Core:
             return
         self._leave(neighbour)
         self._circle.bury(peer, self._now)
-        self._follow_more(self._circle.want)
+        self._follow_more(self._circle.first)
 
     def _drop(self, neighbour: Neighbour, reason: str) -> None:
         self._leave(neighbour)
         self._circle.drop(neighbour.info.name)
         self._actions.append(Drop(neighbour.info, reason))
-        self._follow_more(self._circle.want)
+        self._follow_more(self._circle.first)
 
     def _jitter(self) -> float:
         """Return a factor between 0.5 and 1.5, so that nodes do not knock all at once."""
@@ -193,36 +234,14 @@ class Core:
     # --- spans --------------------------------------------------------------------------------
 
     def _request(self, neighbour: Neighbour, span: int, *, urgent: bool) -> None:
-        neighbour.in_flight[span] = self._now
-        neighbour.bytes_in_flight += self._sizes[span]
-        self._bytes_in_flight += self._sizes[span]
-        asked = self._asked.get(span)
-        if asked is None:
-            self._asked[span] = _Asked(self._now, [neighbour.info.name])
-            self._asked_bits |= 1 << span
-        else:
-            asked.peers.append(neighbour.info.name)
+        self._flight.book(neighbour, span, self._now)
         self._actions.append(Request(neighbour.info, span, urgent))
-
-    def _release(self, neighbour: Neighbour, span: int) -> float | None:
-        """Forget one request; return when it was made, None if there was none."""
-        since = neighbour.in_flight.pop(span, None)
-        if since is None:
-            return None
-        neighbour.bytes_in_flight -= self._sizes[span]
-        self._bytes_in_flight -= self._sizes[span]
-        asked = self._asked[span]
-        asked.peers.remove(neighbour.info.name)
-        if not asked.peers:
-            del self._asked[span]
-            self._asked_bits &= ~(1 << span)
-        return since
 
     def _on_arrived(self, peer: str, span: int) -> None:
         """Count a span as here, whoever sent it and however late, and stop its other requests."""
         neighbour = self._neighbours.get(peer)
         if neighbour is not None:
-            since = self._release(neighbour, span)
+            since = self._flight.release(neighbour, span)
             neighbour.busy = neighbour.failures = 0
             if since is not None:
                 self._pace.took(self._now - since)
@@ -233,7 +252,7 @@ class Core:
         if span in self._asked:
             for name in tuple(self._asked[span].peers):
                 loser = self._neighbours[name]
-                self._release(loser, span)
+                self._flight.release(loser, span)
                 self._actions.append(Cancel(name, span))
                 # It was slow: it rests for as long as a span takes, longer each time.
                 loser.busy += 1
@@ -246,7 +265,7 @@ class Core:
         neighbour = self._neighbours.get(event.peer)
         if neighbour is None:
             return
-        asked = self._release(neighbour, event.span) is not None
+        asked = self._flight.release(neighbour, event.span) is not None
         if asked or event.failure is Failure.BAD:
             self._on_refusal(neighbour, event)
 
@@ -284,34 +303,17 @@ class Core:
 
     # --- what next ----------------------------------------------------------------------------
 
-    def _window(self) -> float:
-        """Return how many bytes may be asked for at one time."""
-        limits = self._limits
-        return min(self._pace.rate * limits.window_s, limits.window_max_bytes)
-
-    def _least_spans(self) -> int:
-        """Return how many spans are asked for at one time, whatever the rate.
-
-        A node that is behind the others asks for more, one that is ahead for fewer, so that all
-        end together: links are shared by requests, and the last node makes the makespan.
-        """
-        base = self._limits.window_min_spans
-        fetching = [n.have.bit_count() for n in self._neighbours.values() if not n.origin]
-        if not fetching:
-            return base
-        behind = sum(fetching) / len(fetching) - (len(self._sizes) - self._missing.bit_count())
-        return round(min(2 * base, max(base / 2, base + self._limits.window_gain * behind)))
-
     def _ready(self) -> list[Neighbour]:
         """Return the neighbours that may be asked now."""
         givers = sum(1 for neighbour in self._neighbours.values() if neighbour.have)
-        share = int(2 * self._window() / max(1, givers))
+        share = int(2 * self._pace.window(self._limits) / max(1, givers))
         ready = []
         for neighbour in self._neighbours.values():
             while neighbour.deferrals and neighbour.deferrals[0][0] <= self._now:
                 neighbour.deferred &= ~neighbour.deferrals.pop(0)[1]
             if (
                 neighbour.have
+                and not neighbour.asked_any
                 and neighbour.not_before <= self._now
                 and neighbour.has_room(share, self._limits)
             ):
@@ -320,11 +322,14 @@ class Core:
 
     def _fill(self) -> None:
         """Ask for spans until the window is full or there is nothing to ask for."""
-        window = self._window()
-        least = self._least_spans()
-        while wanted := self._missing & ~self._asked_bits & ~self._expected:
+        since = self._now if self._starving_since is None else self._starving_since
+        self._circle.bar(starving=self._now - since >= self._limits.import_idle_s)
+        window = self._pace.window(self._limits)
+        least = picker.least_spans(self._neighbours.values(), self._limits)
+        while wanted := self._missing & ~self._flight.bits & ~self._expected:
             enough = len(self._asked) >= least
-            if enough and self._bytes_in_flight >= window:
+            if enough and self._flight.bytes >= window:
+                self._hungry = False
                 return
             ready = self._ready()
             choice = picker.choose_request(
@@ -333,12 +338,14 @@ class Core:
             if choice is None and not self._asked:
                 choice = picker.choose_urgent(wanted, ready, self._rarity, self._rng)
             if choice is None:
+                self._hungry = True
                 return
             self._request(choice.neighbour, choice.span, urgent=choice.urgent)
+        self._hungry = False
 
     def _hedge_after(self) -> float:
         """Return the age, in seconds, at which a request gets a second one beside it."""
-        racing = not self._missing & ~self._asked_bits
+        racing = not self._missing & ~self._flight.bits
         factor = self._limits.race_factor if racing else self._limits.hedge_factor
         return max(self._limits.hedge_min_s, factor * self._pace.p90)
 
@@ -352,7 +359,7 @@ class Core:
         ]
         if not slow:
             return
-        racing = not self._missing & ~self._asked_bits
+        racing = not self._missing & ~self._flight.bits
         hedges = sum(len(asked.peers) - 1 for asked in self._asked.values())
         for _, span in sorted(slow):
             if hedges >= _HEDGES_AT_ONCE and not racing:
@@ -361,8 +368,9 @@ class Core:
             able = [
                 neighbour
                 for neighbour in self._neighbours.values()
-                if neighbour.have >> span & 1
+                if (neighbour.have & ~neighbour.barred) >> span & 1
                 and neighbour.not_before <= self._now
+                and not neighbour.asked_any
                 and len(neighbour.in_flight) < self._limits.peer_requests_max
                 and neighbour.info.name not in asked_of
             ]
@@ -373,7 +381,14 @@ class Core:
     def _keep_house(self) -> None:
         """Look for more neighbours where those that are there give nothing."""
         want = self._circle.want
-        self._follow_more(want)
+        if self._now >= self._period_at:
+            self._period_at = self._now + self._pace.import_period(self._limits)
+            self._circle.period(self._missing)
+        if self._now >= self._follow_at and len(self._neighbours) < want:
+            self._follow_at = self._now + _HOUSEKEEPING_S
+            self._follow_more(len(self._neighbours) + 1)
+        if self._hungry:
+            self._ask_any()
         if self._asked or not self._missing & ~self._expected:
             self._starving_since = None
         elif self._starving_since is None:
@@ -381,12 +396,43 @@ class Core:
         elif self._now - self._starving_since >= self._limits.starving_s:
             self._starving_since = self._now
             self._change_neighbours(want)
-        if (len(self._neighbours) < want or self._starving_since is not None) and (
-            self._now >= self._ask_at
-        ):
+        if (self._circle.few or self._starving_since is not None) and self._now >= self._ask_at:
             self._ask_at = self._now + self._ask_wait * self._jitter()
             self._ask_wait = min(2 * self._ask_wait, self._limits.ask_max_s)
             self._actions.append(AskForPeers())
+
+    def _ask_any(self) -> None:
+        """Ask neighbours that have nothing for us, as far as we know, for whatever they have."""
+        wanted = self._missing & ~self._flight.bits & ~self._expected
+        room = self._limits.anys_max - self._anys
+        if not wanted or room <= 0:
+            return
+        for neighbour in polls.dull(self._neighbours.values(), wanted, self._now)[:room]:
+            neighbour.polled = neighbour.asked_any = True
+            self._anys += 1
+            self._actions.append(AskAny(neighbour.info, wanted & ~neighbour.barred))
+
+    def _answered(self, neighbour: Neighbour) -> None:
+        """Note that a neighbour answered a question, or that it is not waited for any more."""
+        self._anys -= neighbour.asked_any
+        neighbour.polled = neighbour.asked_any = False
+
+    def _on_chosen(self, peer: str, span: int) -> None:
+        """Count a span as asked for, or stop it where it is here or on its way already."""
+        neighbour = self._neighbours.get(peer)
+        if neighbour is None or not neighbour.asked_any:
+            return
+        self._answered(neighbour)
+        if (self._missing & ~self._flight.bits) >> span & 1:
+            self._flight.book(neighbour, span, self._now)
+        else:
+            self._actions.append(Cancel(peer, span))
+
+    def _on_nothing(self, peer: str, retry_after: float) -> None:
+        neighbour = self._neighbours.get(peer)
+        if neighbour is not None:
+            self._answered(neighbour)
+            neighbour.not_before = self._now + retry_after
 
     def _change_neighbours(self, want: int) -> None:
         """Follow one peer more; at twice the usual number, one that has nothing for us goes."""

@@ -15,8 +15,14 @@ class Limits:
 
     # Neighbours. The degree must exceed ln N, or islands form (200 peers with degree 5 did).
     neighbours_min: int = 12
+    neighbours_first: int = 6  # chosen at once; the others come by choosing this node
     neighbours_outside: int = 3  # of another rack, where racks are known
     neighbours_outside_share: float = 0.3  # of all neighbours; about 70 % stay in the rack
+
+    # A span comes into a rack once: one node brings it in, and others only if that takes too long.
+    import_s: float = 1.0  # seconds at least for this
+    import_spans: float = 2.0  # and so many times what nine of ten spans take
+    import_idle_s: float = 1.0  # a node to which nobody gives anything asks outside after this
 
     # Windows of one node that fetches, in bytes: what a fast network needs, and no more than a
     # slow one carries in `window_s`, since a span can be passed on only when it is complete.
@@ -35,6 +41,7 @@ class Limits:
     hedge_factor: float = 2.0  # times the 90th percentile of span times: then ask another, too
     race_factor: float = 1.0  # the same for the last spans, when there is nothing else to ask
     hedge_min_s: float = 0.2
+    anys_max: int = 4  # requests at one time for any span, of peers that seem to have none for us
     copies_max: int = 2  # requests of one span at one time
     busy_first_s: float = 0.02  # after 429; doubles with each
     busy_max_s: float = 1.0
@@ -50,14 +57,14 @@ class Limits:
     stall_s: float = 600.0  # nothing came from anybody: give up, keep what is here
 
     # The side that serves.
-    upload_slots: int = 8  # spans sent at one time
+    upload_slots: int = 5  # spans sent at one time: the fewer, the sooner each is passed on
     upload_queue: int = 16  # requests that wait for a slot; the next gets 429 at once
     upload_reserve: int = 1  # slots, and places of the queue, that one client among others has not
-    upload_queue_s: float = 1.0  # seconds in the queue, at most; well under `progress_s`
+    upload_queue_s: float = 3.0  # seconds in the queue, at most; well under `progress_s`
     send_s: float = 10.0  # until a client took 128 KiB; then its slot goes to another
     holder_s: float = 15.0  # a client not seen for so long no longer counts as holding a span
-    have_gap_s: float = 0.15  # seconds between two announcements to one neighbour
-    have_wait_s: float = 10.0  # a long poll is answered after this, news or not
+    have_gap_s: float = 0.15  # seconds between two answers to one client that asks what is here
+    have_wait_s: float = 30.0  # such a question is answered after this, news or not
     have_polls_max: int = 4096  # long polls at one time
     peers_told: int = 24  # peers named in one answer
     peers_known: int = 10_000  # peers remembered

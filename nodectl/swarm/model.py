@@ -1,7 +1,9 @@
 """The words of the swarm: peers, phases, what a core is told and what it asks for. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from nodectl.ids import checked_name
 
@@ -36,6 +38,18 @@ class PeerInfo:
             raise ValueError(f"not a peer's address: {self.url[:80]!r}")
 
 
+class PeerSource(Protocol):
+    """Who knows peers: normally the controller's tracker."""
+
+    async def peers(self) -> Sequence[PeerInfo]:
+        """Return some peers of this swarm.
+
+        Raises:
+            NodectlError, OSError: it does not answer; the swarm goes on without it.
+        """
+        ...
+
+
 class Failure(StrEnum):
     """Why a span did not come."""
 
@@ -67,12 +81,45 @@ class PeerGone:
 
 @dataclass(frozen=True, slots=True)
 class PeerHave:
-    """What a neighbour has, as a difference or as a whole."""
+    """What a neighbour has, as a difference or as a whole: it answered a `Poll`."""
 
     peer: str
     have: int  # set of spans (`bitfield`)
     replaces: bool = False  # the whole set, not what is new
     origin: bool = False  # it had everything when it began to serve
+
+
+@dataclass(frozen=True, slots=True)
+class PeerNews:
+    """What is new at a neighbour, as told beside the answer to a request for a span."""
+
+    peer: str
+    have: int  # set of spans
+    replaces: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSpoke:
+    """A peer asked this node for something, and told what it has itself."""
+
+    peer: PeerInfo
+    have: int | None  # set of spans: all of them, or what is new; None: it did not say
+
+
+@dataclass(frozen=True, slots=True)
+class SpanChosen:
+    """A peer answers an `AskAny`: it begins to send this span."""
+
+    peer: str
+    span: int
+
+
+@dataclass(frozen=True, slots=True)
+class NothingChosen:
+    """A peer answered an `AskAny` without a span: it has none, or no free slot."""
+
+    peer: str
+    retry_after: float = 0.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,22 +153,34 @@ class Tick:
     """Time has passed; `Core.wake_at` says when this is wanted."""
 
 
-Event = PeersSeen | PeerGone | PeerHave | SpanArrived | SpanFailed | Expected | Tick
+Event = (
+    PeersSeen
+    | PeerGone
+    | PeerHave
+    | PeerNews
+    | PeerSpoke
+    | SpanChosen
+    | NothingChosen
+    | SpanArrived
+    | SpanFailed
+    | Expected
+    | Tick
+)
 
 
 # --- what a core asks for --------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Follow:
-    """Keep asking this peer what it has."""
+class Poll:
+    """Ask a neighbour what it has, once; it may answer when there is something new."""
 
     peer: PeerInfo
 
 
 @dataclass(frozen=True, slots=True)
 class Unfollow:
-    """Stop asking this peer."""
+    """Have no more to do with a neighbour; give up the question what it has, if there is one."""
 
     peer: str
 
@@ -133,6 +192,14 @@ class Request:
     peer: PeerInfo
     span: int
     urgent: bool = False  # nobody else can give it: a seeder must not send us elsewhere
+
+
+@dataclass(frozen=True, slots=True)
+class AskAny:
+    """Ask a neighbour for any one of these spans; it may answer when it has one."""
+
+    peer: PeerInfo
+    wanted: int  # set of spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,4 +228,4 @@ class Finished:
     """Every span is here."""
 
 
-Action = Follow | Unfollow | Request | Cancel | Drop | AskForPeers | Finished
+Action = Poll | AskAny | Unfollow | Request | Cancel | Drop | AskForPeers | Finished

@@ -3,6 +3,8 @@
 import math
 from collections import deque
 
+from nodectl.swarm.limits import Limits
+
 _TIMES_KEPT = 50  # span times from which the percentile is taken
 
 
@@ -21,6 +23,14 @@ class Pace:
         """Count the time that one span took from its request."""
         self._times.append(seconds)
         self.p90 = sorted(self._times)[len(self._times) * 9 // 10]
+
+    def window(self, limits: Limits) -> float:
+        """Return how many bytes may be asked for at one time."""
+        return min(self.rate * limits.window_s, limits.window_max_bytes)
+
+    def import_period(self, limits: Limits) -> float:
+        """Return how long one node of a rack may take to bring a span in, in seconds."""
+        return max(limits.import_s, limits.import_spans * self.p90)
 
     def rate_at(self, now: float) -> float:
         """Return the rate as it fell since something came last."""

@@ -22,6 +22,7 @@ class Neighbour:
     have: int = 0  # set of spans
     origin: bool = False
     deferred: int = 0  # set of spans not to be asked here before their time
+    barred: int = 0  # set of spans that others of this rack bring in; may have more bits
     deferrals: list[tuple[float, int]] = field(default_factory=list)  # (until, set of one span)
     refused: int = 0  # set of spans for which it sent us elsewhere
     refused_twice: int = 0  # set of those for which it did so again
@@ -31,10 +32,15 @@ class Neighbour:
     busy: int = 0  # answers 429 in a row
     failures: int = 0  # failures in a row
     missing: int = 0  # spans announced that were not there
+    heard_at: float | None = None  # when it last told what it has
+    complete: bool = False
+    lead: int = 0  # spans that it had then more than this node
+    asked_any: bool = False  # ... for any span
+    polled: bool = False  # it was asked what it has, or for any span, and did not answer yet
 
     def may_give(self) -> int:
         """Return the set of spans that it makes sense to ask of it now."""
-        return self.have & ~self.deferred
+        return self.have & ~self.deferred & ~self.barred
 
     def refuse(self, span: int, until: float) -> None:
         """Take note that it sent us elsewhere for `span`; do not ask it before `until`."""
@@ -60,6 +66,21 @@ class Choice:
     neighbour: Neighbour
     span: int
     urgent: bool
+
+
+def least_spans(neighbours: Collection[Neighbour], limits: Limits) -> int:
+    """Return how many spans a node asks for at one time, whatever its rate.
+
+    A node that is behind the others asks for more, one that is ahead for fewer, so that all end
+    together: links are shared by requests, and the last node makes the makespan. What is known of
+    the others is old, so each is compared with what was here when it was heard.
+    """
+    base = limits.window_min_spans
+    leads = [n.lead for n in neighbours if n.heard_at is not None and not n.origin]
+    if not leads:
+        return base
+    behind = sum(leads) / len(leads)
+    return round(min(2 * base, max(base / 2, base + limits.window_gain * behind)))
 
 
 def choose_request(
@@ -101,10 +122,12 @@ def choose_request(
 def _load(neighbour: Neighbour, rng: Rng) -> tuple[bool, int, bool, float]:
     """Order by load; but an origin that refused nothing lately never waits for a request.
 
-    What it has not sent, nobody has.
+    What it has not sent, nobody has; and what this node is to bring into its rack, no other of the
+    rack has.
     """
-    idle_origin = neighbour.origin and not neighbour.in_flight and not neighbour.deferred
-    return not idle_origin, neighbour.bytes_in_flight, not neighbour.same_rack, rng.random()
+    source = neighbour.barred or (neighbour.origin and not neighbour.deferred)
+    idle_source = bool(source) and not neighbour.in_flight
+    return not idle_source, neighbour.bytes_in_flight, not neighbour.same_rack, rng.random()
 
 
 def choose_urgent(
@@ -113,12 +136,12 @@ def choose_urgent(
     """Return a request where all the polite ones are made: from whoever has it, origins too."""
     offered = 0
     for neighbour in ready:
-        offered |= neighbour.have
+        offered |= neighbour.have & ~neighbour.barred
     candidates = wanted & offered
     if not candidates:
         return None
     span = random_span(rarity.rarest(candidates), rng)
-    neighbour = choose_neighbour([n for n in ready if n.have >> span & 1], rng)
+    neighbour = choose_neighbour([n for n in ready if (n.have & ~n.barred) >> span & 1], rng)
     return Choice(neighbour, span, urgent=True)
 
 

@@ -8,8 +8,8 @@ for the first time: a damaged one is not spread, and does not cost this node its
 """
 
 import asyncio
-import contextlib
 import logging
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,40 +18,29 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from nodectl.content.frame import FrameRef, check_frame_id
+from nodectl.content.frame import FrameRef
 from nodectl.door import STRANGERS
 from nodectl.errors import MacRefused, NodectlError
 from nodectl.ids import Root, id_from_hex
 from nodectl.store.model import Store
 from nodectl.swarm import wire
 from nodectl.swarm.admission import Admission, Verdict
-from nodectl.swarm.bitfield import from_ranges
+from nodectl.swarm.bitfield import from_base64, from_ranges, random_span, to_bytes
+from nodectl.swarm.door import Door
 from nodectl.swarm.limits import Limits
 from nodectl.swarm.model import PeerInfo, Phase
 from nodectl.swarm.rate import RateLimiter
-from nodectl.swarm.share import Share, SwarmTask
-from nodectl.trust.mac import TIME_HEADER, MacVerifier, Signed
+from nodectl.swarm.share import Share, SwarmTask, read_frames
+from nodectl.swarm.statistics import ServerStatistics
+from nodectl.trust.mac import TIME_HEADER, Signed
 
 _log = logging.getLogger(__name__)
 
 _PIECE = 128 * 1024  # bytes given to the transport at once
 _LIMITED_PIECE = 32 * 1024  # the same under a rate limit
 _THREADS = 2
+_PAUSED_MS = 1000  # while the swarm is paused here
 _RETRY_MS = 50  # what a peer without a free slot suggests
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerStatistics:
-    """What a server did since it began."""
-
-    swarms: int
-    spans_sent: int
-    bytes_sent: int
-    busy: int  # requests answered 429 for want of a slot
-    refused: int  # requests sent to another peer
-    unauthorised: int
-    damaged: int  # spans that were damaged in the store
-    bytes_to: dict[str, int] = field(default_factory=dict)  # client: bytes
 
 
 @dataclass(slots=True, eq=False)
@@ -60,11 +49,22 @@ class _Served:
 
     share: Share
     admission: Admission
-    verifiers: dict[bytes, MacVerifier]  # for each key that counts
+    door: Door
     turns: dict[tuple[str, int], asyncio.Future[None]] = field(default_factory=dict)
     told_at: dict[str, float] = field(default_factory=dict)  # client: last answer to "have"
     told_peers: dict[str, int] = field(default_factory=dict)  # client: how many it was told
+    giving: dict[str, int] = field(default_factory=dict)  # client: set of spans on their way to it
     polls: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What a client gets."""
+
+    client: str
+    number: int  # of the span
+    refs: Sequence[FrameRef]  # all of its frames, or some
+    urgent: bool
 
 
 class SwarmServer:
@@ -90,6 +90,7 @@ class SwarmServer:
         self._now_ms = now_ms
         self._clock = clock
         self._served: dict[tuple[Root, Phase], _Served] = {}
+        self._rng = random.SystemRandom()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="swarm-serve")
         self._rate = upload or RateLimiter(self._limits.upload_rate, clock)
         self._count: Counter[str] = Counter()
@@ -99,6 +100,7 @@ class SwarmServer:
         """Add the routes of the data plane to `app`, and the end of this server to its end."""
         base = wire.PREFIX + "/{root}/{phase}"
         app.router.add_get(base + "/have", self._on_have, allow_head=False)
+        app.router.add_get(base + "/any", self._on_any, allow_head=False)
         app.router.add_get(base + r"/spans/{span:\d{1,9}}", self._on_span, allow_head=False)
 
         async def stop(_: web.Application) -> None:  # noqa: RUF029 - aiohttp wants a coroutine
@@ -124,7 +126,7 @@ class SwarmServer:
             self._threads, lambda: Share.open(task, store, limits=self._limits)
         )
         admission = Admission(limits=self._limits, origin=share.origin)
-        served = _Served(share, admission, {})
+        served = _Served(share, admission, Door(task.keys, self._now_ms))
         return self._served.setdefault((task.root, task.phase), served).share
 
     def drop_swarm(self, root: Root, phase: Phase) -> None:
@@ -162,7 +164,7 @@ class SwarmServer:
         try:
             # GET has no body; one that is sent nevertheless is never read.
             signed = Signed(request.method, request.raw_path)
-            client = self._verify(served, request.headers.get("Authorization"), signed)
+            client = served.door.client(request.headers.get("Authorization"), signed)
         except MacRefused as exc:
             self._count["unauthorised"] += 1
             _log.info("refused %s: %s", request.remote, exc)
@@ -175,35 +177,11 @@ class SwarmServer:
         served.admission.saw(client, self._clock())
         return served, client
 
-    def _verify(self, served: _Served, header: str | None, signed: Signed) -> str:
-        """Return the client of a request made with a key that counts now.
-
-        Raises:
-            MacRefused: it is none.
-        """
-        keys = served.share.task.keys.accepted()
-        for key in keys:
-            if key not in served.verifiers:
-                served.verifiers = {k: v for k, v in served.verifiers.items() if k in keys}
-                served.verifiers[key] = MacVerifier(_always(key), now_ms=self._now_ms)
-        *others, last = keys
-        for key in others:
-            with contextlib.suppress(MacRefused):
-                return served.verifiers[key].verify(header, signed)
-        return served.verifiers[last].verify(header, signed)
-
     async def _on_have(self, request: web.Request) -> web.Response:
         """Answer what is here; waits for news, and for the gap between two answers."""
         served, client = self._authorise(request)
         share, limits = served.share, self._limits
-        try:
-            wait_s = min(int(request.query.get("wait_ms", "0")) / 1000, limits.have_wait_s)
-            rack, at = request.query.get("rack", ""), request.query.get("at")
-            peer = PeerInfo(name=client, url=at, rack=rack) if at else None
-        except ValueError as exc:
-            raise web.HTTPBadRequest(text=str(exc)) from None
-        if peer is not None:
-            share.meet(peer)
+        wait_s = self._listen(served, client, request)
         since = request.query.get("since", "")
         if since == share.since and served.polls >= limits.have_polls_max:
             raise web.HTTPTooManyRequests(text="", headers={"Retry-After": "1"})
@@ -226,6 +204,18 @@ class SwarmServer:
         )
         return web.Response(body=reply.to_bytes(), content_type="application/json")
 
+    def _listen(self, served: _Served, client: str, request: web.Request) -> float:
+        """Take note of who asks and what it has; return how long it waits, in seconds."""
+        share = served.share
+        try:
+            speaker = wire.Speaker.from_query(client, request.query, spans=len(share.sizes))
+            wait_s = int(request.query.get("wait_ms", "0")) / 1000
+        except ValueError as exc:
+            raise web.HTTPBadRequest(text=str(exc)) from None
+        if speaker is not None:
+            share.meet(speaker.info, speaker.have)
+        return min(wait_s, self._limits.have_wait_s)
+
     def _introduce(self, served: _Served, client: str, *, whole: bool) -> tuple[PeerInfo, ...]:
         """Return peers that `client` was not told of yet, the ones heard last first."""
         known = served.share.peers
@@ -239,6 +229,7 @@ class SwarmServer:
         """Send the frames of a span, when there is a slot."""
         served, client = self._authorise(request)
         share = served.share
+        self._listen(served, client, request)
         try:
             number = int(request.match_info["span"])
             refs = share.task.spans[number]
@@ -249,29 +240,70 @@ class SwarmServer:
             raise web.HTTPBadRequest(text="no such span") from None
         if not share.offered >> number & 1:
             raise web.HTTPNotFound(text="span not here")
-        refusal = await self._wait_turn(served, client, number, urgent="urgent" in request.query)
-        if refusal is not None:
-            headers = {"Retry-After": str(-(-refusal.retry_after_ms // 1000))}
-            return web.Response(
-                status=429,
-                body=refusal.to_bytes(),
-                headers=headers,
-                content_type="application/json",
-            )
-        sent = 0
+        wanted = _Wanted(client, number, refs, urgent="urgent" in request.query)
+        return await self._give(request, served, wanted)
+
+    async def _on_any(self, request: web.Request) -> web.StreamResponse:
+        """Send one of the spans that a client lacks, as soon as there is one."""
+        served, client = self._authorise(request)
+        share = served.share
+        wait_s = self._listen(served, client, request)
+        try:
+            wanted = from_base64(request.query.get("wanted", ""), len(share.sizes))
+        except ValueError as exc:
+            raise web.HTTPBadRequest(text=str(exc)) from None
+        if served.polls >= self._limits.have_polls_max:
+            return _refuse(self._busy())
+        served.polls += 1
+        try:
+            found = await share.wait_offer(wanted, wait_s)
+        finally:
+            served.polls -= 1
+        found &= ~served.giving.get(client, 0)
+        if not found:
+            raise web.HTTPNotFound(text="nothing of that here")
+        number = random_span(found, self._rng)
+        chosen = _Wanted(client, number, share.task.spans[number], urgent=True)
+        return await self._give(request, served, chosen)
+
+    async def _give(
+        self, request: web.Request, served: _Served, wanted: _Wanted
+    ) -> web.StreamResponse:
+        """Wait for a slot and send; the span given to a client is not chosen for it once more."""
+        client, bit = wanted.client, 1 << wanted.number
+        served.giving[client] = served.giving.get(client, 0) | bit
+        try:
+            refusal = await self._wait_turn(served, client, wanted.number, urgent=wanted.urgent)
+            if refusal is not None:
+                return _refuse(refusal)
+            return await self._give_now(request, served, wanted)
+        finally:
+            served.giving[client] &= ~bit
+            if not served.giving[client]:
+                del served.giving[client]
+
+    async def _give_now(
+        self, request: web.Request, served: _Served, wanted: _Wanted
+    ) -> web.StreamResponse:
+        share, sent = served.share, 0
         try:
             if request.transport is None:
                 return web.Response(status=400)  # it went away while it waited; nobody reads this
-            body = await self._read(share, number, refs)
-            response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
-            response.content_length = len(body)
-            sent = await self._send(request, response, body)
+            body = await self._read(share, wanted.number, wanted.refs)
+            response = web.StreamResponse(
+                headers={
+                    "Content-Type": "application/octet-stream",
+                    wire.SPAN_HEADER: str(wanted.number),
+                }
+            )
+            response.content_length = len(body) + wire.tail_len(len(share.sizes))
+            sent = await self._send(request, response, body, share)
         finally:
-            self._next_turn(served, client, number, sent=sent > 0)
+            self._next_turn(served, wanted.client, wanted.number, sent=sent > 0)
         if not sent and request.transport is not None:
             request.transport.abort()  # a half body must not look like a whole one
         self._count.update(spans=1 if sent else 0, bytes=sent)
-        self._bytes_to[client] += sent
+        self._bytes_to[wanted.client] += sent
         return response
 
     # --- slots --------------------------------------------------------------------------------
@@ -281,6 +313,9 @@ class SwarmServer:
     ) -> wire.Refusal | None:
         """Return None when this request has a slot, else what to answer."""
         admission = served.admission
+        if served.share.task.conduct.terms.paused:
+            return self._busy(_PAUSED_MS)
+        admission.slots = self._slots(served)
         holder = served.share.peer(admission.holder(span))
         key = (client, span)
         if key in served.turns:  # asked twice on two connections: the first is enough
@@ -298,22 +333,36 @@ class SwarmServer:
                 return self._busy()
             case Verdict.WAIT:
                 pass
+        return None if await self._have_turn(served, key) else self._busy()
+
+    async def _have_turn(self, served: _Served, key: tuple[str, int]) -> bool:
+        """Wait in the queue for a slot, but not long; say whether there is one."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         served.turns[key] = turn
         try:
             async with asyncio.timeout(self._limits.upload_queue_s):
                 await turn
         except TimeoutError:
-            return self._busy()
+            return False
         finally:
             served.turns.pop(key, None)
             if not turn.done() or turn.cancelled():
-                admission.give_up(client, span)
-        return None
+                served.admission.give_up(*key)
+        return True
 
-    def _busy(self) -> wire.Refusal:
+    def _slots(self, served: _Served) -> int:
+        """Return how many slots a swarm has beside the others that send now, by their weights."""
+        busy = [
+            other.share.task.conduct.terms.weight
+            for other in self._served.values()
+            if other is not served and (other.admission.active or other.admission.waiting)
+        ]
+        weight = served.share.task.conduct.terms.weight
+        return max(1, round(self._limits.upload_slots * weight / (weight + sum(busy))))
+
+    def _busy(self, retry_ms: int = _RETRY_MS) -> wire.Refusal:
         self._count["busy"] += 1
-        return wire.Refusal(elsewhere=False, retry_after_ms=_RETRY_MS)
+        return wire.Refusal(elsewhere=False, retry_after_ms=retry_ms)
 
     def _next_turn(self, served: _Served, client: str, span: int, *, sent: bool) -> None:
         """Give a slot back; whoever waits longest has it at once."""
@@ -327,17 +376,26 @@ class SwarmServer:
 
     # --- bytes --------------------------------------------------------------------------------
 
-    async def _send(self, request: web.Request, response: web.StreamResponse, body: bytes) -> int:
-        """Send a body; return its length, or 0 when the client stopped to take it."""
-        piece = _LIMITED_PIECE if self._rate.limited else _PIECE
+    async def _send(
+        self, request: web.Request, response: web.StreamResponse, body: bytes, share: Share
+    ) -> int:
+        """Send a body; return its length, or 0 when the client stopped to take it.
+
+        Behind it comes what is here by then: the client learns of it when it can ask for more.
+        """
+        own = share.task.conduct.upload
+        piece = _LIMITED_PIECE if self._rate.limited or own.limited else _PIECE
         view = memoryview(body)
         try:
             await response.prepare(request)
             for begin in range(0, len(body), piece):
                 part = view[begin : begin + piece]
                 await self._rate.take(len(part))
+                await own.take(len(part))
+                last = begin + piece >= len(body)
+                tail = to_bytes(share.offered, len(share.sizes)) if last else b""
                 async with asyncio.timeout(self._limits.send_s):
-                    await response.write(part)
+                    await response.write(bytes(part) + tail if tail else part)
             await response.write_eof()
         except (TimeoutError, ConnectionError):
             return 0
@@ -360,7 +418,7 @@ class SwarmServer:
         check = not share.checked >> number & 1
         try:
             body, absent = await loop.run_in_executor(
-                self._threads, _read_frames, share.store, refs, check
+                self._threads, read_frames, share.store, refs, check
             )
         except (NodectlError, OSError) as exc:  # absent, or the disk cannot read it
             _log.error("span %d cannot be read: %s", number, exc)
@@ -377,21 +435,8 @@ class SwarmServer:
         return body
 
 
-def _always(key: bytes) -> Callable[[str], bytes]:
-    """Return what gives every client the same key: that of the swarm."""
-    return lambda _: key
-
-
-def _read_frames(
-    store: Store,
-    refs: Sequence[FrameRef],
-    check: bool,  # noqa: FBT001 - for an executor
-) -> tuple[bytes, list[FrameRef]]:
-    """Return the frames behind each other, and those that are not what their id says."""
-    sealed = list(store.get_many([ref.frame_id for ref in refs]))
-    absent = [
-        ref
-        for ref, data in zip(refs, sealed, strict=True)
-        if len(data) != ref.sealed_len or (check and not check_frame_id(data, ref.frame_id))
-    ]
-    return b"".join(sealed), absent
+def _refuse(refusal: wire.Refusal) -> web.Response:
+    headers = {"Retry-After": str(-(-refusal.retry_after_ms // 1000))}
+    return web.Response(
+        status=429, body=refusal.to_bytes(), headers=headers, content_type="application/json"
+    )

@@ -13,10 +13,11 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from nodectl.content.frame import FrameRef
+from nodectl.content.frame import FrameRef, check_frame_id
 from nodectl.ids import Root
 from nodectl.store.model import Store
 from nodectl.swarm.bitfield import bits_of, full
+from nodectl.swarm.conduct import Conduct
 from nodectl.swarm.keys import SwarmKeys
 from nodectl.swarm.limits import Limits
 from nodectl.swarm.model import PeerInfo, Phase
@@ -35,6 +36,7 @@ class SwarmTask:
     phase: Phase
     keys: SwarmKeys = field(repr=False)
     spans: Sequence[Span]  # each frame in one span only
+    conduct: Conduct = field(default_factory=Conduct)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,9 @@ class Share:
         self.sizes: Sequence[int] = found.sizes  # bytes of each span
         self.counts: Sequence[int] = found.counts  # frames of each span
         self.origin = found.have == full(len(task.spans))
-        self.on_peers: Callable[[tuple[PeerInfo, ...]], None] | None = None  # heard themselves
+        self.on_spoke: Callable[[PeerInfo, int | None], None] | None = (
+            None  # a peer asked: what it has
+        )
         self.statistics: Callable[[], FetchStatistics] | None = None  # while a fetch runs
         self.checked = 0  # set of spans whose frames were checked in this process
         self._have = found.have
@@ -120,6 +124,11 @@ class Share:
     def held_bytes(self) -> int:
         """Sealed bytes of this swarm that are here, those of incomplete spans too."""
         return self._held
+
+    @property
+    def partial(self) -> int:
+        """The set of spans of which some frames are here, and some are not."""
+        return bits_of(self._partial)
 
     def missing_frames(self, span: int) -> Sequence[int]:
         """Return the indexes of the frames of `span` that are not here, ascending."""
@@ -227,9 +236,19 @@ class Share:
             return False, bits_of(self._order[int(version) :])
         return True, self._offered
 
+    async def wait_offer(self, wanted: int, seconds: float) -> int:
+        """Wait until some of the spans `wanted` are offered, or the time is over; return them."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not self._offered & wanted and not self._closed:
+                    await self._news.wait()
+        except TimeoutError:
+            pass
+        return self._offered & wanted
+
     async def wait_news(self, since: str, seconds: float) -> None:
-        """Wait until there is something after `since`, or the time is over."""
-        if since != self.since or self._closed:
+        """Wait until there is something after `since` ("": anything), or the time is over."""
+        if (since != self.since and (since or self._offered)) or self._closed:
             return
         try:
             async with asyncio.timeout(seconds):
@@ -253,15 +272,30 @@ class Share:
         """Return a peer by name, if it is known."""
         return self._peers.get(name) if name else None
 
-    def meet(self, peer: PeerInfo) -> None:
-        """Remember a peer that was heard itself."""
+    def meet(self, peer: PeerInfo, have: int | None = None) -> None:
+        """Remember a peer that was heard itself, and tell the fetch what it `have`s, if it said."""
         known = self._peers.pop(peer.name, None)
         if known is None and len(self._peers) >= self.limits.peers_known:
             del self._peers[next(iter(self._peers))]
         self._peers[peer.name] = peer
-        if known != peer and self.on_peers is not None:
-            self.on_peers((peer,))
+        if self.on_spoke is not None and (have is not None or known != peer):
+            self.on_spoke(peer, have)
 
     def forget(self, name: str) -> None:
         """Forget a peer that misbehaved."""
         self._peers.pop(name, None)
+
+
+def read_frames(
+    store: Store,
+    refs: Sequence[FrameRef],
+    check: bool,  # noqa: FBT001 - for an executor
+) -> tuple[bytes, list[FrameRef]]:
+    """Return the frames behind each other, and those that are not what their id says."""
+    sealed = list(store.get_many([ref.frame_id for ref in refs]))
+    absent = [
+        ref
+        for ref, data in zip(refs, sealed, strict=True)
+        if len(data) != ref.sealed_len or (check and not check_frame_id(data, ref.frame_id))
+    ]
+    return b"".join(sealed), absent

@@ -1,8 +1,13 @@
 """How a fetch goes, and what it waits for: enough to say why a node is slow. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+# A control message is a request or an answer that moves no frame: the question what a peer has and
+# its answer, a request for a span that is answered with 404 or 429 (two), a question for peers to
+# the tracker (two). What a peer has, told beside a span, is none; nor is a request that brought
+# frames. The node that asks counts both. The simulation counts the same.
 
 
 class Wait(StrEnum):
@@ -10,6 +15,7 @@ class Wait(StrEnum):
 
     NOTHING = "nothing"  # it is complete
     DISK = "disk"  # as much was checked as may wait to be stored
+    PAUSE = "pause"  # an operator paused the swarm
     LIMIT = "limit"  # the download rate that this node was given
     CPU = "cpu"  # spans are here and not checked yet
     PEER = "peer"  # nobody gives what is missing, or all are busy
@@ -29,6 +35,8 @@ class FetchStatistics:
     unstored_bytes: int  # checked, not durable yet
     unstored_max: int  # bytes; then no more is asked for
     limited: int  # requests that wait for the download rate
+    paused: bool
+    control: int  # messages beside spans, as told above
     failures: dict[str, int]  # kind of failure: how often
     expected: int = 0  # spans that a feed, such as multicast, will bring
 
@@ -36,6 +44,8 @@ class FetchStatistics:
         """Say what holds it up: of what applies, the first in the order of the data's way back."""
         if not self.missing_spans and not self.unstored_bytes:
             return Wait.NOTHING
+        if self.paused:
+            return Wait.PAUSE
         if self.unstored_bytes > self.unstored_max or not self.missing_spans:
             return Wait.DISK
         if self.limited:
@@ -55,5 +65,20 @@ class FetchStatistics:
             "asked": self.asked,
             "expected": self.expected,
             "unstored_bytes": self.unstored_bytes,
+            "control_messages": self.control,
             "failures": dict(self.failures),
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerStatistics:
+    """What a server did since it began."""
+
+    swarms: int
+    spans_sent: int
+    bytes_sent: int
+    busy: int  # requests answered 429 for want of a slot
+    refused: int  # requests sent to another peer
+    unauthorised: int
+    damaged: int  # spans that were damaged in the store
+    bytes_to: dict[str, int] = field(default_factory=dict)  # client: bytes

@@ -15,7 +15,7 @@ from yarl import URL
 from nodectl.content.frame import FrameRef, check_frame_id
 from nodectl.store.model import StoredFrame
 from nodectl.swarm import wire
-from nodectl.swarm.bitfield import to_ranges
+from nodectl.swarm.bitfield import from_bytes, to_ranges
 from nodectl.swarm.limits import Limits
 from nodectl.swarm.model import Failure, PeerInfo
 from nodectl.swarm.rate import RateLimiter
@@ -36,6 +36,7 @@ class SpanReply:
     failure: Failure | None = None
     retry_after: float = 0.0  # seconds
     alternatives: tuple[PeerInfo, ...] = ()
+    have: int | None = None  # set of spans that the peer has, where all came
 
 
 NOTHING = memoryview(b"")
@@ -96,7 +97,8 @@ class Transfer:
         self._now_ms = now_ms
         self._rate = rate
         largest = max(share.sizes, default=0)
-        self.buffers = Buffers(largest, limits.window_max_bytes // max(largest, 1))
+        self._tail = wire.tail_len(len(share.sizes))
+        self.buffers = Buffers(largest + self._tail, limits.window_max_bytes // max(largest, 1))
         self._base = wire.swarm_path(task.root, task.phase)
         self._key_of: dict[str, bytes] = {}  # peer: the key that it accepted last
         self._skew_ms: dict[str, int] = {}  # peer: its clock minus ours
@@ -138,9 +140,9 @@ class Transfer:
 
     async def have(self, peer: PeerInfo, since: str) -> wire.HaveReply | None:
         """Return what a peer has; waits for news there. None: it does not answer as it should."""
-        wait_s = self._limits.have_wait_s if since else 0.0
+        wait_s = self._limits.have_wait_s
         target = wire.have_target(
-            self._base, since=since, wait_ms=round(wait_s * 1000), me=self._me
+            self._base, since=since, wait_ms=round(wait_s * 1000), speaker=self._speaker()
         )
         try:
             async with await self._get(
@@ -160,24 +162,62 @@ class Transfer:
     ) -> SpanReply:
         """Fetch the frames `wanted` (indexes, ascending) of a span: exactly `size` bytes."""
         frames = "" if len(wanted) == self._share.counts[span] else to_ranges(wanted)
-        target = wire.span_target(self._base, span, frames=frames, urgent=urgent)
+        target = wire.span_target(
+            self._base, span, frames=frames, urgent=urgent, speaker=self._speaker()
+        )
+        return await self._exchange(peer, target, lambda _: size, self._limits.progress_s)
+
+    async def any_span(
+        self, peer: PeerInfo, wanted: int, on_chosen: Callable[[int], None]
+    ) -> SpanReply:
+        """Fetch one of the spans `wanted`, whole; `on_chosen` is told which when it begins."""
+        wait_s = self._limits.have_wait_s
+        target = wire.any_target(
+            self._base, wanted, wait_ms=round(wait_s * 1000), speaker=self._speaker()
+        )
+
+        def chosen(response: aiohttp.ClientResponse) -> int:
+            span = int(response.headers.get(wire.SPAN_HEADER, "-1"))
+            if span < 0 or not wanted >> span & 1:
+                raise ValueError("a span that was not asked for")
+            on_chosen(span)
+            return self._share.sizes[span]
+
+        return await self._exchange(peer, target, chosen, wait_s + self._limits.progress_s)
+
+    def _speaker(self) -> str:
+        """Return who asks, and what it has, as a part of the query."""
+        share = self._share
+        told = len(share.sizes) <= wire.TOLD_MAX
+        return wire.Speaker(info=self._me, have=share.offered if told else None).query()
+
+    async def _exchange(
+        self,
+        peer: PeerInfo,
+        target: str,
+        size_of: Callable[[aiohttp.ClientResponse], int],
+        read_s: float,
+    ) -> SpanReply:
         try:
-            async with await self._get(peer, target) as response:
+            async with await self._get(peer, target, read_s=read_s) as response:
                 if response.status == 200:  # noqa: PLR2004
-                    return await self._read_span(response, size)
+                    return await self._read_span(response, size_of(response))
                 return await self._read_refusal(response)
         except TimeoutError:
             return SpanReply(NOTHING, Failure.TIMEOUT)
+        except ValueError:
+            return SpanReply(NOTHING, Failure.BAD)
         except _ERRORS as exc:
-            _log.debug("%s did not send span %d: %r", peer.name, span, exc)
+            _log.debug("%s did not send a span: %r", peer.name, exc)
             return SpanReply(NOTHING, Failure.GONE)
 
     async def _read_span(self, response: aiohttp.ClientResponse, size: int) -> SpanReply:
-        """Read a body of exactly `size` bytes; where it breaks off, return what came."""
-        if response.content_length != size:
+        """Read `size` bytes and what the peer has; where it breaks off, return what came."""
+        whole = size + self._tail
+        if response.content_length != whole:
             response.close()
             return SpanReply(NOTHING, Failure.BAD)
-        buffer = self.buffers.take()[:size]
+        buffer = self.buffers.take()[:whole]
         failure: Failure | None = Failure.GONE
         at = 0
         try:
@@ -186,14 +226,21 @@ class Transfer:
                     buffer[at : at + len(piece)] = piece  # ValueError where it is too much
                     at += len(piece)
                     await self._rate.take(len(piece))
-            failure = None if at == size else Failure.GONE
+                    await self._task.conduct.download.take(len(piece))
+            failure = None if at == whole else Failure.GONE
         except TimeoutError:
             failure = Failure.TIMEOUT
         except ValueError:
             failure = Failure.BAD
         except _ERRORS as exc:
             _log.debug("%s broke off: %r", response.url.host, exc)
-        return SpanReply(buffer[:at], failure)
+        if failure is not None:
+            return SpanReply(buffer[: min(at, size)], failure)
+        try:
+            have = from_bytes(buffer[size:], len(self._share.sizes))
+        except ValueError:
+            return SpanReply(buffer[:size], Failure.BAD)
+        return SpanReply(buffer[:size], have=have)
 
     async def _read_refusal(self, response: aiohttp.ClientResponse) -> SpanReply:
         empty = NOTHING

@@ -5,19 +5,21 @@ docs/protocol.md tells the same for people. What comes from another machine is r
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from nodectl.ids import Root
-from nodectl.swarm.bitfield import from_hex, to_hex
+from nodectl.swarm.bitfield import from_base64, from_hex, to_base64, to_hex
 from nodectl.swarm.model import PeerInfo, Phase
 
 PREFIX = "/v1/swarm"
 BODY_MAX = 4 << 20  # bytes of a JSON body; a set of 8 million spans fits
 _PEERS_MAX = 1024  # peers in one list
 _RETRY_MAX_MS = 60_000
+SPAN_HEADER = "X-Nodectl-Span"  # which span a peer chose that was asked for any
+TOLD_MAX = 16_384  # spans of a swarm whose sets are told in queries: two of them fit into a line
 
 
 def swarm_path(root: Root, phase: Phase) -> str:
@@ -25,21 +27,58 @@ def swarm_path(root: Root, phase: Phase) -> str:
     return f"{PREFIX}/{root.hex()}/{phase}"
 
 
-def have_target(base: str, *, since: str, wait_ms: int, me: PeerInfo) -> str:
-    """Return path and query that ask what a peer has, and tell it where this node serves."""
-    query = {"wait_ms": str(wait_ms), "at": me.url}
-    if since:
-        query["since"] = since
-    if me.rack:
-        query["rack"] = me.rack
-    return f"{base}/have?{urlencode(query, quote_via=quote, safe='')}"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speaker:
+    """Who asks: where it serves, and what it has itself (None: it does not say)."""
+
+    info: PeerInfo
+    have: int | None = None  # set of spans
+
+    def query(self) -> str:
+        """Return the part of a query that says so."""
+        words = {"at": self.info.url}
+        if self.info.rack:
+            words["rack"] = self.info.rack
+        if self.have is not None:
+            words["mine"] = to_base64(self.have)
+        return urlencode(words, quote_via=quote, safe="")
+
+    @classmethod
+    def from_query(cls, name: str, query: Mapping[str, str], *, spans: int) -> "Speaker | None":
+        """Return who asks in a swarm of `spans` spans; None where it does not say.
+
+        Raises:
+            ValueError: it says it wrongly.
+        """
+        url, mine = query.get("at"), query.get("mine")
+        if url is None:
+            return None
+        have = None if mine is None else from_base64(mine, spans)
+        return cls(info=PeerInfo(name=name, url=url, rack=query.get("rack", "")), have=have)
 
 
-def span_target(base: str, span: int, *, frames: str, urgent: bool) -> str:
+def have_target(base: str, *, since: str, wait_ms: int, speaker: str) -> str:
+    """Return path and query that ask what a peer has; `speaker`: see `Speaker.query`."""
+    mark = f"&since={quote(since, safe='')}" if since else ""
+    return f"{base}/have?wait_ms={wait_ms}{mark}&{speaker}"
+
+
+def span_target(base: str, span: int, *, frames: str, urgent: bool, speaker: str = "") -> str:
     """Return path and query that ask for a span, or for some `frames` of it ("0,3-5")."""
     query = [f"frames={frames}"] if frames else []
     query += ["urgent=1"] if urgent else []
+    query += [speaker] if speaker else []
     return f"{base}/spans/{span}" + ("?" + "&".join(query) if query else "")
+
+
+def any_target(base: str, wanted: int, *, wait_ms: int, speaker: str) -> str:
+    """Return path and query that ask for any one of the spans `wanted`, whole."""
+    return f"{base}/any?wait_ms={wait_ms}&wanted={to_base64(wanted)}&{speaker}"
+
+
+def tail_len(spans: int) -> int:
+    """Return how many bytes follow the frames of a span: what the peer has, a bit for each."""
+    return (spans + 7) // 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

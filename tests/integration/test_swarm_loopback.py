@@ -13,12 +13,16 @@ from aiohttp import web
 from swarm_lab import KEY, QUICK, ROOT, Lab, Peer, lab, make_frames, make_task
 
 from nodectl.errors import NoSpace, SwarmStalled
-from nodectl.ids import FrameId
+from nodectl.ids import FrameId, Root
 from nodectl.store.memory import MemoryStore
 from nodectl.store.model import StoredFrame
+from nodectl.swarm.bitfield import full, to_bytes
 from nodectl.swarm.client import FetchReport
+from nodectl.swarm.conduct import Conduct
 from nodectl.swarm.model import Phase
-from nodectl.swarm.wire import span_target, swarm_path
+from nodectl.swarm.statistics import Wait
+from nodectl.swarm.terms import Terms
+from nodectl.swarm.wire import any_target, span_target, swarm_path, tail_len
 from nodectl.trust.mac import Signed, sign_request
 
 FRAMES = make_frames(800, 2048)
@@ -137,7 +141,7 @@ def test_a_peer_that_stops_in_the_middle_gave_what_it_gave() -> None:
 
     async def half(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
-        response.content_length = 4 * 2048
+        response.content_length = 4 * 2048 + tail_len(200)
         await response.prepare(request)
         number = int(request.match_info["span"])
         sealed = b"".join(frame.sealed for frame in FRAMES[4 * number : 4 * number + 4])
@@ -296,13 +300,42 @@ def test_a_replay_is_refused() -> None:
             now = time.time_ns() // 1_000_000
             header = sign_request(Signed("GET", target), client="n1", key=KEY, unix_ms=now)
             status, body, _ = await ask(seeder, target, header)
-            assert (status, body) == (200, FRAMES[13].sealed + FRAMES[14].sealed)
+            everything = to_bytes(full(200), 200)  # what the seeder has, behind the frames
+            assert status == 200
+            assert body == FRAMES[13].sealed + FRAMES[14].sealed + everything
             assert (await ask(seeder, target, header))[:2] == (401, b"")
 
     asyncio.run(scene())
 
 
-@pytest.mark.parametrize("path", ["/spans/200", "/spans/3?frames=0,9", "/spans/3?frames=2-1"])
+def test_any_span_is_one_of_those_that_are_wanted() -> None:
+    async def scene() -> None:
+        async with lab(TASK) as made:
+            seeder = await made.add("seeder", FRAMES[:400])
+            for wanted, wait_ms in ((1 << 7, 5000), (1 << 150, 50)):
+                target = any_target(BASE, wanted, wait_ms=wait_ms, speaker="")
+                now = time.time_ns() // 1_000_000
+                header = sign_request(Signed("GET", target), client="n1", key=KEY, unix_ms=now)
+                status, body, _ = await ask(seeder, target, header)
+                if wanted == 1 << 7:
+                    frames = b"".join(frame.sealed for frame in FRAMES[28:32])
+                    assert (status, body) == (200, frames + to_bytes(full(100), 200))
+                else:  # it waited, and there is none
+                    assert status == 404
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/spans/200",
+        "/any?wanted=%21",
+        "/any?wanted=" + "_" * 300,
+        "/spans/3?frames=0,9",
+        "/spans/3?frames=2-1",
+    ],
+)
 def test_what_there_is_not_cannot_be_asked_for(path: str) -> None:
     async def scene() -> None:
         async with lab(TASK) as made:
@@ -367,6 +400,57 @@ def test_a_rate_limit_holds_within_ten_percent(side: str) -> None:
             report = await peer.fetch()
             assert SIZE / report.seconds <= 1.1 * rate
             assert SIZE / report.seconds >= 0.8 * rate  # the machine that tests may be busy
+
+    asyncio.run(scene())
+
+
+def test_a_swarm_that_is_paused_rests_and_goes_on_where_it_was() -> None:
+    async def scene() -> None:
+        conduct = Conduct(Terms(paused=True))  # of all nodes here
+        task = dataclasses.replace(TASK, conduct=conduct)
+        async with lab(task, limits=dataclasses.replace(QUICK, stall_s=0.5)) as made:
+            await made.add("seeder", FRAMES)
+            peer = await made.add("n0")
+            fetching = asyncio.ensure_future(peer.fetch())
+            await asyncio.wait([fetching], timeout=1.0)  # longer than it may stall
+            assert not fetching.done()
+            assert peer.share.statistics is not None
+            assert peer.share.statistics().wait() is Wait.PAUSE
+            assert peer.share.have == 0
+            conduct.change(Terms())
+            await fetching
+            assert holds_all(peer)
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("side", ["upload_rate", "download_rate"])
+def test_a_limit_of_one_swarm_holds_within_ten_percent(side: str) -> None:
+    async def scene() -> None:
+        rate = SIZE // 2
+        task = dataclasses.replace(TASK, conduct=Conduct(Terms(**{side: rate})))
+        async with lab(task) as made:
+            await made.add("seeder", FRAMES)
+            peer = await made.add("n0")
+            report = await peer.fetch()
+            assert 0.8 * rate <= SIZE / report.seconds <= 1.1 * rate
+
+    asyncio.run(scene())
+
+
+def test_swarms_share_the_slots_by_their_weights() -> None:
+    async def scene() -> None:
+        async with lab(TASK) as made:
+            server = (await made.add("seeder", FRAMES)).server
+            other = dataclasses.replace(
+                TASK, root=Root(bytes(32)), conduct=Conduct(Terms(weight=4))
+            )
+            await server.add_swarm(other, made.peers["seeder"].store)
+            small, large = server._served.values()
+            assert (server._slots(small), server._slots(large)) == (5, 5)
+            for served in (small, large):
+                served.admission.ask("n1", 0, urgent=True, now=0.0)
+            assert (server._slots(small), server._slots(large)) == (1, 4)
 
     asyncio.run(scene())
 

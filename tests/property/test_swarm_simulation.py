@@ -74,11 +74,11 @@ def test_racks_make_no_islands() -> None:
     assert outcome.complete == 40
     assert outcome.ratio < 2
     # Without regard to racks, each of the 5 nodes of a rack would take 7 of 8 spans from outside.
-    assert 1 <= outcome.uplink_copies < 3
+    assert 0.8 <= outcome.uplink_copies < 2  # the rack of the seeder needs none
 
 
 def test_uneven_links_and_what_is_said_beside_the_spans() -> None:
     outcome = simulate(Scene(nodes=20, spans=128, uneven=0.5, seed=4))
     assert outcome.complete == 20
     assert outcome.ratio < 1.2  # the bound is that of the slowest link
-    assert 1 < outcome.control_per_node_s < 300
+    assert 0.5 < outcome.control_per_node_s < 5

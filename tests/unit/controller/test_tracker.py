@@ -1,6 +1,13 @@
 import random
 
-from nodectl.controller.tracker import ANNOUNCES_PER_S, INTERVAL_S, PEERS_MAX, Announcement, Tracker
+from nodectl.controller.tracker import (
+    ANNOUNCES_PER_S,
+    INTERVAL_S,
+    MATES_MAX,
+    PEERS_MAX,
+    Announcement,
+    Tracker,
+)
 from nodectl.ids import Root
 
 ROOT = Root(bytes(32))
@@ -49,6 +56,16 @@ def test_of_many_a_random_part_is_handed_out() -> None:
     one, two = tracker.peers(ROOT), tracker.peers(ROOT)
     assert len({p.node for p in one}) == len({p.node for p in two}) == PEERS_MAX
     assert set(one) != set(two)
+
+
+def test_of_many_most_are_of_the_same_rack_and_others_too() -> None:
+    tracker = Tracker(Clock(), random.Random(1), rack_of=lambda node: node[0])
+    for number in range(240):
+        tracker.announce(ROOT, _says(f"{'abcd'[number % 4]}{number}"))
+    racks = [peer.node[0] for peer in tracker.peers(ROOT, but="a0")]
+    assert len(racks) == PEERS_MAX
+    assert racks.count("a") == MATES_MAX
+    assert {"b", "c", "d"} < set(racks)
 
 
 def test_the_more_nodes_the_less_often_each_speaks() -> None:

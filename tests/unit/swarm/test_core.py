@@ -14,11 +14,11 @@ from nodectl.swarm.model import (
     Event,
     Failure,
     Finished,
-    Follow,
     PeerGone,
     PeerHave,
     PeerInfo,
     PeersSeen,
+    Poll,
     Request,
     SpanArrived,
     SpanFailed,
@@ -66,7 +66,7 @@ def test_it_begins_by_asking_for_peers_and_follows_them() -> None:
     one = Driver(4)
     assert AskForPeers in map(type, one.step(Tick()))
     one.step(PeersSeen((info("a"), info("b"), ME)))
-    assert {a.peer.name for a in one.actions if isinstance(a, Follow)} == {"a", "b"}
+    assert {a.peer.name for a in one.actions if isinstance(a, Poll)} == {"a", "b"}
 
 
 def test_nothing_to_fetch_is_finished_at_once() -> None:
@@ -104,7 +104,7 @@ def test_a_bad_frame_drops_the_peer_for_good() -> None:
     assert [a.peer.name for a in one.actions if isinstance(a, Drop)] == ["liar"]
     assert Unfollow("liar") in one.actions
     one.step(PeersSeen((info("liar"),), alive=True), after=1000)
-    assert one.actions == [] or all(not isinstance(a, Follow) for a in one.actions)
+    assert one.actions == [] or all(not isinstance(a, Poll) for a in one.actions)
     assert "liar" not in one.core.followed
 
 
@@ -188,7 +188,7 @@ def test_three_failures_in_a_row_and_another_takes_the_place() -> None:
         if "a" not in one.core.followed:
             break
         for span in tuple(one.core._neighbours["a"].in_flight):
-            one.core._release(one.core._neighbours["a"], span)
+            one.core._flight.release(one.core._neighbours["a"], span)
     assert "a" not in one.core.followed
 
 
@@ -241,13 +241,13 @@ def test_a_peer_that_takes_back_what_it_had() -> None:
 def test_starving_it_looks_for_more_neighbours_and_asks_the_tracker_again() -> None:
     limits = Limits(neighbours_min=2)
     one = Driver(4, limits=limits)
-    one.step(PeersSeen(tuple(info(f"p{i}") for i in range(5))))
+    one.step(PeersSeen(tuple(info(f"p{i}") for i in range(20))))
     followed = len(one.core.followed)
     asks = 0
     for _ in range(30):
         one.step(Tick(), after=0.3)
         asks += one.kinds().count(AskForPeers)
-    assert followed < len(one.core.followed) <= 2 * limits.neighbours(5)
+    assert followed < len(one.core.followed) <= 2 * limits.neighbours(20)
     assert 1 < asks < 10
 
 
@@ -262,4 +262,4 @@ def test_a_peer_at_a_new_address_is_followed_there() -> None:
     assert one.step(PeersSeen((moved,))) == []  # hearsay
     one.step(PeersSeen((moved,), alive=True))
     assert [type(a) for a in one.actions if not isinstance(a, (Cancel, Request))][:1] == [Unfollow]
-    assert Follow(moved) in one.actions
+    assert Poll(moved) in one.actions

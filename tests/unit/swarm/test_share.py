@@ -122,7 +122,7 @@ def test_waiting_ends_with_news() -> None:
 def test_peers_are_told_once_and_the_last_heard_is_last() -> None:
     one = share()
     told: list[str] = []
-    one.on_peers = lambda peers: told.extend(peer.name for peer in peers)
+    one.on_spoke = lambda peer, _: told.append(peer.name)
     a, b = (PeerInfo(name=name, url=f"http://{name}:1") for name in "ab")
     for peer in (a, b, a):
         one.meet(peer)

@@ -14,6 +14,8 @@ FLOWING = FetchStatistics(
     unstored_bytes=100,
     unstored_max=1000,
     limited=0,
+    paused=False,
+    control=7,
     failures={},
 )
 
@@ -25,6 +27,7 @@ FLOWING = FetchStatistics(
         ({"asked": 0, "unchecked": 0}, Wait.PEER),
         ({"unchecked": 4}, Wait.CPU),
         ({"limited": 1, "unchecked": 4}, Wait.LIMIT),
+        ({"limited": 1, "paused": True}, Wait.PAUSE),
         ({"unstored_bytes": 1001, "limited": 1}, Wait.DISK),
         ({"missing_spans": 0, "asked": 0}, Wait.DISK),  # all came, the last is being stored
         ({"missing_spans": 0, "unstored_bytes": 0}, Wait.NOTHING),

@@ -21,8 +21,8 @@ def test_targets() -> None:
         == BASE + "/spans/7?frames=0,3-5&urgent=1"
     )
     assert (
-        wire.have_target(BASE, since="ab-3", wait_ms=10, me=ME)
-        == BASE + "/have?wait_ms=10&at=http%3A%2F%2F10.0.0.1%3A7000&since=ab-3&rack=r1"
+        wire.have_target(BASE, since="ab-3", wait_ms=10, speaker=wire.Speaker(info=ME).query())
+        == BASE + "/have?wait_ms=10&since=ab-3&at=http%3A%2F%2F10.0.0.1%3A7000&rack=r1"
     )
 
 
