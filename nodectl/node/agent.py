@@ -115,7 +115,6 @@ class Swarm(Protocol):
 
     def agree(self, root: Root, terms: Terms) -> None:
         """Keep to the terms of a swarm."""
-        ...
 
     def holding(self, root: Root) -> Holding:
         """Return how much of a root that is seeded or fetched is here."""
