@@ -79,7 +79,7 @@ class Index:
         """Open or make the index file; `sqlite3.DatabaseError` if it is damaged."""
         self._path = path
         self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
+        self._connections: dict[threading.Thread, sqlite3.Connection] = {}
         self._lock = threading.Lock()
         _open_indexes.add(self)
         try:
@@ -96,13 +96,19 @@ class Index:
                 self._path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
             )
             with self._lock:
-                self._connections.append(connection)
+                self._close_of_ended_threads()
+                self._connections[threading.current_thread()] = connection
             # NORMAL never corrupts, and a transaction that a power cut loses is found again in the
             # packs. The cache is small because a node has many other uses for its memory.
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA cache_size = -8192")
             self._local.connection = connection
         return connection
+
+    def _close_of_ended_threads(self) -> None:
+        """Close what nobody can use any more: each fetch of a swarm has threads of its own."""
+        for thread in [one for one in self._connections if not one.is_alive()]:
+            self._connections.pop(thread).close()
 
     def _prepare(self) -> None:
         self._connection().execute("PRAGMA journal_mode = WAL")
@@ -132,7 +138,7 @@ class Index:
     def close(self) -> None:
         """Close every connection; the next use opens one again."""
         with self._lock:
-            for connection in self._connections:
+            for connection in self._connections.values():
                 connection.close()
             self._connections.clear()
         self._local = threading.local()

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,15 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "index.sqlite").mkdir()
     with pytest.raises(StoreInvalid, match="index"):
         DiskStore(tmp_path)
+
+
+def test_threads_that_ended_leave_no_file_open(tmp_path: Path) -> None:
+    """Each fetch has threads of its own; a node that fetches for years keeps none of them."""
+    with DiskStore(tmp_path) as store:
+        store.add_packed([row(1)])
+        opened = []
+        for _ in range(20):
+            with ThreadPoolExecutor(2) as threads:
+                list(threads.map(store.index.find, [row(1).frame_id] * 4))
+            opened.append(len(list(Path("/proc/self/fd").iterdir())))
+        assert max(opened) <= min(opened) + 6, opened  # of one pool or of two threads
