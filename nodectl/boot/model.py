@@ -60,6 +60,7 @@ class BootPlace:
     esps: tuple[Esp, ...]  # the first is the one that is mounted in the system
     bios_disks: tuple[str, ...]  # disks with room for GRUB's core image; all of a mirror
     root_uuid: str
+    root_subvolume: str = ""  # of btrfs, from its top; empty: the filesystem itself is the root
     boot_uuid: str  # of the filesystem that holds /boot; often root_uuid
     boot_is_separate: bool
     stack: frozenset[str]  # of "md", "lvm", "luks": what the root stands on

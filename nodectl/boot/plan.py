@@ -168,7 +168,9 @@ def _options(facts: TreeFacts, old: Sequence[str], place: BootPlace) -> list[str
     """Return a kernel's command line for this place."""
     # dracut looks for what the root stands on only where it is told what, or to find it itself.
     finds = ("rd.auto=1",) if place.stack and facts.family is Family.RHEL else ()
-    return kernel_options(old, root_uuid=place.root_uuid, more=finds)
+    return kernel_options(
+        old, root_uuid=place.root_uuid, root_subvolume=place.root_subvolume, more=finds
+    )
 
 
 def _initramfs(facts: TreeFacts, texts: TreeTexts, place: BootPlace) -> Iterator[BootStep]:

@@ -15,14 +15,24 @@ from collections.abc import Sequence
 _STALE = ("root=", "resume=", "resume_offset=", "rd.lvm.lv=", "rd.lvm.vg=", "rd.luks.uuid=",
           "rd.luks.name=", "rd.md.uuid=", "luks.uuid=", "luks.name=", "cryptdevice=",
           "rd.luks.options=", "rd.luks.key=")  # fmt: skip
+_ROOTFLAGS = "rootflags="
 _GRUB_VARIABLE = re.compile(r"^(\s*(?:export\s+)?(GRUB_CMDLINE_LINUX(?:_[A-Z]+)?)=)(.*)$")
 _ENTRY_ID = re.compile(r"([0-9a-f]{32})-(.+)\.conf")
 _RESCUE = "0-rescue"
 
 
 def fresh_words(words: Sequence[str]) -> list[str]:
-    """Return a kernel's command line without the words that name devices."""
-    return [word for word in words if not word.startswith(_STALE)]
+    """Return a kernel's command line without the words that name devices, or a subvolume."""
+    kept = (_fresh_word(word) for word in words if not word.startswith(_STALE))
+    return [word for word in kept if word]
+
+
+def _fresh_word(word: str) -> str:
+    if not word.startswith(_ROOTFLAGS):
+        return word
+    flags = word.removeprefix(_ROOTFLAGS).split(",")
+    kept = [flag for flag in flags if not flag.startswith(("subvol=", "subvolid="))]
+    return f"{_ROOTFLAGS}{','.join(kept)}" if kept else ""
 
 
 def fix_grub_defaults(text: str) -> str:
@@ -90,10 +100,20 @@ def entry_options(text: str) -> list[str]:
     return [word for words in found for word in words]
 
 
-def kernel_options(old: Sequence[str], *, root_uuid: str, more: Sequence[str] = ()) -> list[str]:
-    """Return a kernel's command line for the new root: `old` without stale words, ours in front."""
+def kernel_options(
+    old: Sequence[str], *, root_uuid: str, root_subvolume: str = "", more: Sequence[str] = ()
+) -> list[str]:
+    """Return a kernel's command line for the new root: `old` without stale words, ours in front.
+
+    Of several rootflags= the last one wins, so the subvolume is put in front of what is in it.
+    """
     kept = [word for word in fresh_words(old) if word not in more]
-    return [f"root=UUID={root_uuid}", *more, *kept]
+    root = [f"root=UUID={root_uuid}"]
+    if root_subvolume:
+        flags = [word.removeprefix(_ROOTFLAGS) for word in kept if word.startswith(_ROOTFLAGS)]
+        kept = [word for word in kept if not word.startswith(_ROOTFLAGS)]
+        root.append(_ROOTFLAGS + ",".join([f"subvol={root_subvolume}", *flags[-1:]]))
+    return [*root, *more, *kept]
 
 
 def esp_grub_config(boot_uuid: str, folder: str) -> str:

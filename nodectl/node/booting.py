@@ -70,6 +70,9 @@ def boot_place(plan: DiskPlan) -> BootPlace | None:
         esps=tuple(_esp(plan, each) for each in plan.partitions if _type(each) == _ESP),
         bios_disks=tuple(each.disk for each in plan.partitions if _starts_bios(each)),
         root_uuid=root.uuid,
+        root_subvolume=next(
+            path for point, path, _ in mount_points(root.filesystem) if point == "/"
+        ),
         boot_uuid=boot.uuid,
         boot_is_separate=boot is not root,
         stack=_stack(plan.layout, below),

@@ -150,6 +150,21 @@ def test_rhel_a_root_on_something_is_found_by_dracut_itself() -> None:
     assert WriteText(path=f"boot/loader/entries/{ID}-{EL}.conf", text=text) in steps
 
 
+def test_entries_name_the_subvolume_that_is_the_root() -> None:
+    place = replace(PLACE, root_subvolume="@", bios_disks=())
+    files = {f"boot/loader/entries/{ID}-{EL}.conf": "options root=UUID=old rootflags=subvol=x ro\n"}
+    steps = plan_boot(ROCKY, replace(TEXTS, files=files), place).steps
+    text = "options root=UUID=root-uuid rootflags=subvol=@ ro\n"
+    assert WriteText(path=f"boot/loader/entries/{ID}-{EL}.conf", text=text) in steps
+    paths = [path for path in DEBIAN if "grub" not in path]
+    facts = tree_facts([*paths, "usr/lib/systemd/boot/efi/systemd-bootx64.efi"])
+    texts = [each.text for each in plan_boot(facts, TEXTS, place).steps
+             if isinstance(each, WriteText)]  # fmt: skip
+    assert any(
+        "options root=UUID=root-uuid rootflags=subvol=@ ro quiet\n" in each for each in texts
+    )
+
+
 def test_rhel_a_missing_driver_ends_hostonly() -> None:
     lacking = replace(TEXTS, missing_drivers={EL: frozenset({"nvme"})})
     steps = plan_boot(ROCKY, lacking, PLACE).steps

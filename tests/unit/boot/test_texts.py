@@ -64,6 +64,16 @@ def test_an_entry_gets_the_new_root_and_keeps_what_is_no_device() -> None:
     assert fixed.replace(" ".join(options), "") == ENTRY.replace(" ".join(entry_options(ENTRY)), "")
 
 
+def test_the_subvolume_of_another_root_goes_and_the_new_one_comes() -> None:
+    text = 'GRUB_CMDLINE_LINUX="rootflags=subvol=old quiet"\n'
+    assert fix_grub_defaults(text) == 'GRUB_CMDLINE_LINUX="quiet"\n'
+    old = ["root=UUID=old", "rootflags=subvolid=5,noatime,subvol=root", "ro"]
+    assert kernel_options(old, root_uuid="new") == ["root=UUID=new", "rootflags=noatime", "ro"]
+    new = kernel_options(old, root_uuid="new", root_subvolume="@")
+    assert new == ["root=UUID=new", "rootflags=subvol=@,noatime", "ro"]
+    assert kernel_options(new, root_uuid="new", root_subvolume="@") == new
+
+
 def test_resume() -> None:
     assert resume_conf("") == "RESUME=none\n"
     assert resume_conf("abc") == "RESUME=UUID=abc\n"
