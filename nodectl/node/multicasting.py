@@ -108,7 +108,8 @@ async def lacked(share: Share, peers: Sequence[PeerInfo], options: FetchOptions)
         rate = RateLimiter(None, options.clock)
         transfer = Transfer(share, options.me, http, limits, options.now_ms, rate)
         async with asyncio.TaskGroup() as tasks:
-            asking = [tasks.create_task(transfer.have(peer, "")) for peer in asked]
+            # Who has nothing yet must say so now: the session begins when all have answered.
+            asking = [tasks.create_task(transfer.have(peer, "", patient=False)) for peer in asked]
     replies = [reply for task in asking if (reply := task.result()) is not None]
     held = functools.reduce(operator.and_, [reply.have for reply in replies], everything)
     return everything & ~held if replies else everything

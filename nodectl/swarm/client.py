@@ -271,9 +271,7 @@ class _Fetcher:
                 continue
             except TimeoutError:
                 self._tell(Tick())
-            if self._share.task.conduct.terms.paused:
-                self._last_came = self._clock()
-            silent = self._clock() - self._last_came
+            silent = self._clock() - max(self._last_came, self._share.task.conduct.awake_since)
             if silent > self._limits.stall_s:
                 missing = self._core.missing.bit_count()
                 raise SwarmStalled(

@@ -18,8 +18,15 @@ class Conduct:
         self.terms = terms or Terms()
         self.upload = RateLimiter(self.terms.upload_rate, clock)
         self.download = RateLimiter(self.terms.download_rate, clock)
+        self._clock = clock
+        self._resumed = clock()
         self._running = asyncio.Event()
         self._obey()
+
+    @property
+    def awake_since(self) -> float:
+        """When the last pause ended: now, while the swarm is paused."""
+        return self._clock() if self.terms.paused else self._resumed
 
     def change(self, terms: Terms) -> None:
         """Keep to other terms from now on."""
@@ -29,6 +36,7 @@ class Conduct:
             self.upload.change(terms.upload_rate)
         if terms.download_rate != self.terms.download_rate:
             self.download.change(terms.download_rate)
+        self._resumed = self.awake_since
         self.terms = terms
         self._obey()
 

@@ -164,6 +164,7 @@ async def _say_waiting(outlet: _Outlet, seal: Seal) -> None:
 async def _send_spans(share: Share, outlet: _Outlet, seal: Seal, wanted: int) -> None:
     """Send span after span; the next one is read and sealed while one is sent."""
     queue: asyncio.Queue[list[bytes] | None] = asyncio.Queue(maxsize=1)
+    conduct = share.task.conduct
 
     async def read() -> None:
         sequence = outlet.datagrams
@@ -176,7 +177,10 @@ async def _send_spans(share: Share, outlet: _Outlet, seal: Seal, wanted: int) ->
     async with background(read()):
         while (pieces := await queue.get()) is not None:
             for first in range(0, len(pieces), outlet.batch):
-                await outlet.put(pieces[first : first + outlet.batch])
+                batch = pieces[first : first + outlet.batch]
+                await conduct.running()
+                await outlet.put(batch)
+                await conduct.upload.take(sum(map(len, batch)))
 
 
 def _sealed_span(share: Share, seal: Seal, span: int, sequence: int) -> list[bytes]:

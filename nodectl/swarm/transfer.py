@@ -138,9 +138,14 @@ class Transfer:
             self._skew_ms[peer.name] = int(time_there) - self._now_ms()
             again = False
 
-    async def have(self, peer: PeerInfo, since: str) -> wire.HaveReply | None:
-        """Return what a peer has; waits for news there. None: it does not answer as it should."""
-        wait_s = self._limits.have_wait_s
+    async def have(
+        self, peer: PeerInfo, since: str, *, patient: bool = True
+    ) -> wire.HaveReply | None:
+        """Return what a peer has. None: it does not answer as it should.
+
+        `patient`: it may answer when there is news after `since`, else it does at once.
+        """
+        wait_s = self._limits.have_wait_s if patient else 0.0
         target = wire.have_target(
             self._base, since=since, wait_ms=round(wait_s * 1000), speaker=self._speaker()
         )

@@ -312,3 +312,46 @@ def test_status_says_what_a_node_waits_for_and_a_changed_limit_frees_it(realm: C
     assert time.monotonic() - began < 40  # 80 s at the rate that it began with
     assert stop(node, signal.SIGTERM) == ""
     assert stop(controller, signal.SIGTERM) == ""
+
+
+def test_a_paused_swarm_rests_over_a_restart_of_the_controller_until_it_is_resumed(
+    realm: Commands,
+) -> None:
+    controller, ready = realm.serve("c", "--controller")
+    realm.fails("c", 28, "swarm", "pause", "golden")
+    realm.ok("c", "image", "capture", "golden", "--tree", str(_tree(realm.folder)))
+    realm.fails("c", 14, "swarm", "limit", "golden", "--weight", "101")
+    realm.fails("c", 14, "swarm", "limit", "--weight", "2")
+    words = ("--upload-rate", "50M", "--weight", "3", "--json")
+    terms = json.loads(realm.ok("c", "swarm", "limit", "golden", *words))
+    assert terms == {
+        "name": "golden",
+        "paused": False,
+        "upload_rate": 50 << 20,
+        "download_rate": None,
+        "weight": 3,
+    }
+    assert "the swarm of golden rests" in realm.ok("c", "swarm", "pause", "golden")
+    realm.ok("n1", "join", "--name", "n1", "--token", realm.ok("c", "token", "create").strip())
+    realm.serve("n1")
+    realm.ok("c", "swarm", "push", "golden", "--nodes", "n1", "--no-wait")
+    _wait_for_pause(realm)
+    controller.kill()
+    realm.serve("c", "--controller", "--listen", ready["control_url"].removeprefix("https://"))
+    kept = json.loads(realm.ok("c", "swarm", "limit", "golden", "--json"))
+    assert kept == terms | {"paused": True}
+    _wait_for_pause(realm)
+    assert "n1" not in _states_of_job(realm, "done")
+    assert "the swarm of golden runs" in realm.ok("c", "swarm", "resume", "golden")
+    realm.ok("c", "job", "watch", "1")
+    assert "n1" in _states_of_job(realm, "done")
+
+
+def _wait_for_pause(realm: Commands) -> None:
+    """Wait until the only node says that it rests."""
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        (swarm,) = json.loads(realm.ok("c", "swarm", "status", "--json"))["swarms"]
+        if swarm["nodes"][0].get("waits_for") == "pause":
+            return
+        assert time.monotonic() < deadline, swarm
