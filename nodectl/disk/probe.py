@@ -5,7 +5,9 @@ sysfs, /proc/self/mountinfo and /proc/swaps (proc(5)). The parsing is pure and t
 so that it can be tried on disks that this machine does not have.
 """
 
+import contextlib
 import errno
+import fcntl
 import json
 import os
 import re
@@ -40,6 +42,7 @@ _NO_DISKS = ("zram", "ram", "fd", "sr")  # kernel names that are never a target
 _SYSTEM_MOUNTS = ("/", "/usr", "/boot", "/boot/efi", "/efi")
 _TABLES = ("gpt", "dos", "PMBR", "sgi", "sun", "mac", "bsd")
 _BLKID_NOTHING, _BLKID_AMBIVALENT = 2, 8  # blkid(8), "Exit status"
+_BLKFLSBUF = 0x1261  # Linux include/uapi/linux/fs.h
 
 
 def probe_machine() -> MachineFacts:
@@ -74,6 +77,7 @@ def probe_contents(disk: DiskFacts) -> DiskFacts:
     if not disk.uses and _is_claimed(disk.path):
         use = Use(kind=UseKind.CLAIMED, device=disk.path, detail="")
         return replace(disk, uses=(*disk.uses, use))
+    _forget_cached(disk.path)
     signatures = read_signatures(disk.path)
     table: Mapping[str, Any] = {}
     if any(each.type in _TABLES for each in signatures):
@@ -89,6 +93,20 @@ def probe_contents(disk: DiskFacts) -> DiskFacts:
         ),
     )
     return replace(disk, contents=contents)
+
+
+def _forget_cached(disk: str) -> None:
+    """Let the kernel read the disk anew.
+
+    A disk and each of its partitions are cached apart. While a partition is held (LVM, md), the
+    disk's cache stays, and what was written through partitions since then is not seen in it.
+    """
+    with contextlib.suppress(OSError):  # a device that knows no such thing
+        fd = os.open(disk, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(fd, _BLKFLSBUF)
+        finally:
+            os.close(fd)
 
 
 def disk_named(text: str) -> DiskMatch:

@@ -31,6 +31,9 @@ from pathlib import Path
 import pytest
 from loop_disks import MIB, LoopDisk, loop_disk, sh
 
+from nodectl.disk.facts import DiskFacts
+from nodectl.disk.probe import probe_contents, probe_disks
+
 REPOSITORY = Path(__file__).parents[2]
 pytestmark = pytest.mark.root
 
@@ -196,6 +199,28 @@ def test_a_program_that_fails_is_named_and_a_second_run_converges(
     assert tool in story
     assert "the medium is worn out" in story
     assert "as the layout says, read back" in ok("apply", layout, "--disk", disk.path, "--yes")
+
+
+def test_what_was_written_through_a_partition_is_seen_while_another_is_held(
+    disk: LoopDisk, layout: Path
+) -> None:
+    """Disk and partitions are cached apart: a held disk would show what was there before."""
+    ok("apply", layout, "--disk", disk.path, "--yes")
+    with disk.partitions():
+        held = os.open(f"{disk.path}p2", os.O_RDONLY)  # as LVM and md do
+        try:
+            (facts,) = [each for each in probe_disks() if each.path == disk.path]
+            assert kinds(facts) == ["swap", "ext4"]
+            sh("mkfs.ext4", "-q", "-F", "-L", "new", f"{disk.path}p1")
+            assert kinds(facts) == ["ext4", "ext4"]
+        finally:
+            os.close(held)
+
+
+def kinds(disk: DiskFacts) -> list[str]:
+    contents = probe_contents(disk).contents
+    assert contents is not None
+    return [found.type for part in contents.partitions for found in part.signatures]
 
 
 STEPS = ("wipe /dev/loop", "partition", "show", "format", "mark")
