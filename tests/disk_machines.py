@@ -1,8 +1,8 @@
 """Machines to plan for, as facts: each has disks of one kind, and what an earlier life left there.
 
-The shapes are those of real machines: what lsblk, sfdisk, blkid, mdadm and LVM print for them is
-parsed in tests/unit/disk/test_probe.py and test_probe_stack.py, and met for real in the guest of
-tests/guest/test_disk_stack.py.
+These facts are written by hand. What programs print for real devices is parsed in
+tests/unit/disk/test_probe.py and test_probe_stack.py, the latter from what was recorded in the
+guest of tests/guest/test_disk_stack.py, where layouts are made, looked at and captured for real.
 """
 
 from dataclasses import replace
