@@ -10,21 +10,20 @@ Several processes may use one store at the same time: each writes packs of its o
 takes their rows one transaction after the other.
 """
 
-import contextlib
 import fcntl
 import logging
 import os
-import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Self
 
-from nodectl.errors import FrameMissing, NoSpace, StoreInvalid
+from nodectl.errors import FrameMissing, NodectlError, StoreInvalid
 from nodectl.fsio import make_private_folder
 from nodectl.ids import ChunkId, FrameId
-from nodectl.store.index import Index, is_full
+from nodectl.store.damage import ERRORS, is_damage, mark_of, outside
+from nodectl.store.index import Index
 from nodectl.store.model import StoredFrame, StoreStatistics
 from nodectl.store.packs import (
     SUFFIX,
@@ -36,6 +35,7 @@ from nodectl.store.packs import (
     read_runs,
     scan,
 )
+from nodectl.store.refusals import as_store_error
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,9 @@ class DiskStore:
             make_private_folder(folder)
             make_private_folder(self.packs)
         except OSError as exc:
+            told = as_store_error(exc, folder)
+            if isinstance(told, NodectlError):
+                raise told from exc
             raise StoreInvalid(f"cannot use {folder} as a store: {exc.strerror}") from exc
         self._files: dict[str, PackFile] = {}
         self._files_lock = threading.Lock()
@@ -129,24 +132,13 @@ class DiskStore:
 
     def add_packed(self, frames: Iterable[PackedFrame]) -> None:
         """Take frames that a `PackWriter` in `packs` has written and synced into the index."""
-        try:
-            self.index.add(frames)
-        except sqlite3.OperationalError as exc:
-            if is_full(exc):
-                raise self._no_space() from exc
-            raise
+        self.index.add(frames)
 
     def statistics(self) -> StoreStatistics:
         """Return how much is here."""
         frames, sealed_bytes = self.index.totals()
         packs = sum(1 for _ in self.packs.glob(f"*{SUFFIX}"))
         return StoreStatistics(frames=frames, sealed_bytes=sealed_bytes, packs=packs)
-
-    def _no_space(self) -> NoSpace:
-        return NoSpace(
-            f"no space left for the store in {self.folder}",
-            hint="free space there and start again: what is stored is whole and is not sent twice",
-        )
 
     def let_go(self) -> None:
         """Close the packs that gc has deleted, so that their space becomes free."""
@@ -166,17 +158,18 @@ class DiskStore:
 
     def _open_index(self) -> Index:
         path = self.folder / "index.sqlite"
-        try:
-            return Index(path)
-        except sqlite3.DatabaseError as exc:
-            if is_full(exc):
-                raise self._no_space() from exc
-            if isinstance(exc, sqlite3.OperationalError):
-                raise StoreInvalid(f"cannot open the index {path}: {exc}") from exc
-            log.warning("the index %s is damaged (%s): made again from the packs", path, exc)
-        for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                (self.folder / name).unlink()
+        if mark_of(path).exists():
+            log.warning("the index %s was found damaged: made again from the packs", path)
+        else:
+            try:
+                return Index(path)
+            except ERRORS as exc:
+                if not is_damage(exc):
+                    raise outside(path, exc) from exc
+                log.warning("the index %s is damaged (%s): made again from the packs", path, exc)
+        # The mark goes last: who dies before that begins again.
+        for name in (path.name, f"{path.name}-wal", f"{path.name}-shm", mark_of(path).name):
+            (self.folder / name).unlink(missing_ok=True)
         return Index(path)
 
     def _catch_up(self) -> None:
@@ -227,6 +220,9 @@ class DiskStore:
             if not os.fstat(file.fileno()).st_nlink:
                 return
             end = max(known, self._index_tail(file.fileno(), path.stem, known))
+            if known and end < path.stat().st_size:
+                # Nothing is cut on the word of the index alone.
+                end = self._index_tail(file.fileno(), path.stem, 0)
             if end == 0 and is_pack(file.fileno()):
                 path.unlink()  # not one whole record: nothing in it was acknowledged
             elif end == 0:

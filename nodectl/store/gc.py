@@ -104,10 +104,12 @@ def collect(store: DiskStore, live: Live, options: GcOptions) -> GcReport:
 
     Raises:
         StoreBusy: another gc runs.
+        StoreInvalid: the index is damaged: nothing was deleted.
         NoSpace: there is no room for the copy of a pack that is mostly dead.
         NodectlError: what `live` raises: then nothing was deleted.
     """
     with _alone(store.folder):
+        store.index.check()
         damaged: list[PackedFrame] = []
         before = _file_bytes(store)
         swept = 0
@@ -153,17 +155,27 @@ def _alone(folder: Path) -> Iterator[None]:
 def _waits(store: DiskStore) -> tuple[str, ...]:
     """Return the leases, still alive, that lived when the frames were condemned."""
     living = living_leases(store.folder)
-    note = store.index.note("waits")
-    if note is None:  # condemned just now, or by a run that was killed before it wrote them down
+    noted = _noted(store, "waits")
+    if noted is None:  # condemned just now, or by a run that was killed before it wrote them down
         store.index.write_note("waits", json.dumps(living))
         return living
-    return tuple(sorted(set(json.loads(note)) & set(living)))
+    return tuple(sorted(noted & set(living)))
+
+
+def _noted(store: DiskStore, name: str) -> set[str] | None:
+    """Return a list of names that a run before wrote down; a damaged one counts as none."""
+    try:
+        return set(map(str, json.loads(store.index.note(name) or "null")))
+    except (ValueError, TypeError):
+        return None
 
 
 def _planned(store: DiskStore, live: Live, options: GcOptions) -> tuple[GcPlan, list[PackedFrame]]:
     latest = (time.time() if options.now is None else options.now) - options.grace_s
     with store.index.marking() as marking:
         _mark(marking.mark, live())
+        # A damaged row of the index must not let what is needed pass for dead.
+        store.find_again(marking.lost())
         needed = marking.needed()
         shares = {  # pack: bytes of dead records, bytes of needed ones
             pack: (indexed - len(PACK_HEADER) - needed.get(pack, 0), needed.get(pack, 0))
@@ -231,7 +243,7 @@ def _locked(store: DiskStore, pack: str) -> Iterator[int | None]:
 
 def _sweep(store: DiskStore, live: Live, damaged: list[PackedFrame]) -> int:
     """Delete what is condemned and still not needed; return the number of packs deleted."""
-    packs = set(json.loads(store.index.note("packs") or "[]"))
+    packs = _noted(store, "packs") or set()
     packs |= {frame.pack for frame in store.index.condemned()}
     if not packs:
         return 0

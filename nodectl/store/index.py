@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from nodectl.ids import ChunkId, FrameId
+from nodectl.store.damage import checked, telling
 from nodectl.store.packs import RECORD, PackedFrame
 
 # One step for each version: an index of an older one is brought up, not made again.
@@ -63,21 +64,12 @@ def _close_before_fork() -> None:
 os.register_at_fork(before=_close_before_fork)
 
 
-# The second: no room for the 32 KiB that processes share (the -shm file).
-_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
-
-
-def is_full(error: sqlite3.Error) -> bool:
-    """Say whether SQLite found the file system full."""
-    return getattr(error, "sqlite_errorcode", None) in _FULL
-
-
 class Index:
     """Rows of frames; each thread has its own connection."""
 
     def __init__(self, path: Path) -> None:
         """Open or make the index file; `sqlite3.DatabaseError` if it is damaged."""
-        self._path = path
+        self.path = path
         self._local = threading.local()
         self._connections: dict[threading.Thread, sqlite3.Connection] = {}
         self._lock = threading.Lock()
@@ -93,7 +85,7 @@ class Index:
         if connection is None:
             # Closed by `close` from whichever thread; each is used by its own thread alone.
             connection = sqlite3.connect(
-                self._path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+                self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
             )
             with self._lock:
                 self._close_of_ended_threads()
@@ -143,6 +135,7 @@ class Index:
             self._connections.clear()
         self._local = threading.local()
 
+    @telling
     def add(self, frames: Iterable[PackedFrame], *, advance: bool = True) -> None:
         """Add rows (one that is there is kept) and, to `advance`, how far packs are indexed."""
         rows = list(frames)
@@ -159,18 +152,21 @@ class Index:
                 ends.items(),
             )
 
+    @telling
     def find(self, frame_id: FrameId) -> PackedFrame | None:
         """Return where a frame stands; a condemned one is saved by asking for it."""
         return self._find("frame_id", frame_id)
 
+    @telling
     def find_many(self, frame_ids: Sequence[FrameId]) -> dict[FrameId, PackedFrame]:
         """Return where those of `frame_ids` stand that are here; one query for many of them."""
         rows = self._select(_COLUMNS, "frames", frame_ids)
-        places = {row[0]: PackedFrame._make(row) for row in rows}
+        places = {row[0]: checked(row) for row in rows}
         saved = self._saved([one for one in frame_ids if one not in places])
         rows = self._select(_COLUMNS, "frames", saved)
-        return places | {row[0]: PackedFrame._make(row) for row in rows}
+        return places | {row[0]: checked(row) for row in rows}
 
+    @telling
     def absent(self, frame_ids: Sequence[FrameId]) -> list[FrameId]:
         """Return those of `frame_ids` that are not here, in their order."""
         present = {frame_id for (frame_id,) in self._select("frame_id", "frames", frame_ids)}
@@ -198,6 +194,28 @@ class Index:
             rows += execute(query, batch).fetchall()
         return rows
 
+    @telling
+    def check(self) -> None:
+        """Read all of the index and find it sound in itself; for what deletes on its word.
+
+        Raises:
+            StoreInvalid: it is damaged.
+        """
+        (told,) = self._connection().execute("PRAGMA integrity_check(1)").fetchone()
+        if told != "ok":
+            raise sqlite3.DatabaseError(str(told).replace("\n", " "))
+
+    @telling
+    def unknown(self, frame_ids: Sequence[FrameId]) -> set[FrameId]:
+        """Return those of `frame_ids` that are neither here nor condemned; saves nothing."""
+        known = {
+            row[0]
+            for table in ("frames", "condemned")
+            for row in self._select("frame_id", table, frame_ids)
+        }
+        return set(frame_ids) - known
+
+    @telling
     def find_chunk(self, chunk_id: ChunkId) -> PackedFrame | None:
         """Return where some frame of a chunk stands (there may be more than one level of zstd)."""
         return self._find("chunk_id", chunk_id)
@@ -207,14 +225,15 @@ class Index:
         query = f"SELECT {_COLUMNS} FROM {{}} WHERE {column} = ? LIMIT 1"
         row = connection.execute(query.format("frames"), (value,)).fetchone()
         if row is not None:
-            return PackedFrame(*row)
+            return checked(row)
         row = connection.execute(query.format("condemned"), (value,)).fetchone()
         if row is None:
             return None
         self.save([row[0]])
         row = connection.execute(query.format("frames"), (value,)).fetchone()
-        return None if row is None else PackedFrame(*row)
+        return None if row is None else checked(row)
 
+    @telling
     def save(self, frame_ids: Iterable[FrameId]) -> None:
         """Take condemned frames back; those that are deleted already stay so."""
         ids = [(frame_id,) for frame_id in frame_ids]
@@ -224,6 +243,7 @@ class Index:
             )
             connection.executemany("DELETE FROM condemned WHERE frame_id = ?", ids)
 
+    @telling
     def condemn(self, frames: Iterable[PackedFrame]) -> None:
         """Move the rows of frames that nothing seems to need to the condemned."""
         keys = [(frame.frame_id, frame.pack) for frame in frames]
@@ -237,6 +257,7 @@ class Index:
             connection.execute("DELETE FROM notes WHERE name = 'waits'")
             connection.execute(_REMOVED)
 
+    @telling
     def drop(self, frames: Iterable[PackedFrame]) -> None:
         """Remove the rows of frames whose bytes are lost: from now on they are missing."""
         keys = [(frame.frame_id, frame.pack) for frame in frames]
@@ -245,6 +266,7 @@ class Index:
                 connection.executemany(f"DELETE FROM {table} WHERE frame_id = ? AND pack = ?", keys)
             connection.execute(_REMOVED)
 
+    @telling
     def move_pack(
         self, pack: str, to: Iterable[PackedFrame], lost: Iterable[PackedFrame] = ()
     ) -> bool:
@@ -277,52 +299,64 @@ class Index:
         """Yield an empty set of frames to compare the rows with."""
         connection = self._connection()
         try:
-            yield Marking(connection)
+            yield Marking(connection, self.path)
         finally:
             connection.execute("DROP TABLE temp.marked")
 
+    @telling
     def rows_of(self, pack: str) -> list[PackedFrame]:
         """Return the rows of one pack in the order of its file, without the condemned."""
         rows = self._connection().execute(
             f"SELECT {_COLUMNS} FROM frames WHERE pack = ? ORDER BY offset", (pack,)
         )
-        return [PackedFrame(*row) for row in rows]
+        return [checked(row) for row in rows]
 
+    @telling
     def condemned(self) -> list[PackedFrame]:
         """Return the rows of the condemned frames."""
         rows = self._connection().execute(f"SELECT {_COLUMNS} FROM condemned")
-        return [PackedFrame(*row) for row in rows]
+        return [checked(row) for row in rows]
 
+    @telling
     def note(self, name: str) -> str | None:
         """Return a note that gc left for the next run."""
         query = "SELECT value FROM notes WHERE name = ?"
         row = self._connection().execute(query, (name,)).fetchone()
         return None if row is None else str(row[0])
 
+    @telling
     def write_note(self, name: str, value: str) -> None:
         """Leave a note; it is lost when the index is made again."""
         with self.transaction() as connection:
             connection.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, value))
 
+    @telling
     def indexed(self) -> dict[str, int]:
         """Return how far (bytes) each pack is indexed."""
-        return dict(self._connection().execute("SELECT pack, indexed FROM packs"))
+        found = dict(self._connection().execute("SELECT pack, indexed FROM packs"))
+        if not all(type(size) is int and str(pack).isalnum() for pack, size in found.items()):
+            raise sqlite3.DatabaseError("it has a row that cannot be")
+        return found
 
+    @telling
     def removals(self) -> int:
         """Return a number that changes whenever frames are taken out, or the index is made anew."""
         (count,) = self._connection().execute("SELECT count FROM removals").fetchone()
         return int(count)
 
+    @telling
     def packs_of_rows(self) -> set[str]:
         """Return the packs that rows name."""
         return {row[0] for row in self._connection().execute("SELECT DISTINCT pack FROM frames")}
 
+    @telling
     def indexed_of(self, pack: str) -> int:
         """Return how far (bytes) one pack is indexed."""
         query = "SELECT indexed FROM packs WHERE pack = ?"
         row = self._connection().execute(query, (pack,)).fetchone()
         return 0 if row is None else int(row[0])
 
+    @telling
     def forget_pack(self, pack: str) -> set[FrameId]:
         """Remove a pack that is gone, with its rows; return the frames that it had."""
         with self.transaction() as connection:
@@ -333,6 +367,7 @@ class Index:
             connection.execute(_REMOVED)
         return lost
 
+    @telling
     def totals(self) -> tuple[int, int]:
         """Return the number of frames and their sealed bytes."""
         count, size = (
@@ -345,17 +380,19 @@ class Index:
     def rows(self) -> Iterator[PackedFrame]:
         """Yield all rows, by FrameId."""
         cursor = self._connection().execute(f"SELECT {_COLUMNS} FROM frames ORDER BY frame_id")
-        return (PackedFrame(*row) for row in cursor)
+        return (checked(row) for row in cursor)
 
 
 class Marking:
     """A set of frames, kept in a temporary table: a large store's would not fit in memory."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         """Begin an empty set; see `Index.marking`."""
+        self.path = path
         self._connection = connection
         connection.execute("CREATE TEMP TABLE marked (frame_id BLOB PRIMARY KEY) WITHOUT ROWID")
 
+    @telling
     def mark(self, frame_ids: Iterable[FrameId]) -> None:
         """Add frames, known here or not."""
         self._connection.execute("BEGIN")
@@ -364,11 +401,13 @@ class Marking:
         )
         self._connection.execute("COMMIT")
 
+    @telling
     def count(self) -> int:
         """Return how many frames of the set are here."""
         query = "SELECT count(*) FROM frames WHERE frame_id IN marked"
         return int(self._connection.execute(query).fetchone()[0])
 
+    @telling
     def needed(self) -> dict[str, int]:
         """Return for each pack the bytes of the records that are in the set."""
         rows = self._connection.execute(
@@ -377,13 +416,24 @@ class Marking:
         )
         return dict(rows)
 
+    @telling
+    def lost(self) -> set[FrameId]:
+        """Return those of the set that are neither here nor condemned."""
+        rows = self._connection.execute(
+            "SELECT frame_id FROM marked WHERE frame_id NOT IN (SELECT frame_id FROM frames)"
+            " AND frame_id NOT IN (SELECT frame_id FROM condemned)"
+        )
+        return {FrameId(row[0]) for row in rows}
+
+    @telling
     def dead(self, pack: str) -> list[PackedFrame]:
         """Return the rows of a pack that are not in the set."""
         rows = self._connection.execute(
             f"SELECT {_COLUMNS} FROM frames WHERE pack = ? AND frame_id NOT IN marked", (pack,)
         )
-        return [PackedFrame(*row) for row in rows]
+        return [checked(row) for row in rows]
 
+    @telling
     def marked_of_condemned(self) -> list[FrameId]:
         """Return the condemned frames that are in the set."""
         rows = self._connection.execute("SELECT frame_id FROM condemned WHERE frame_id IN marked")

@@ -15,19 +15,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nodectl.fsio import make_private_folder
+from nodectl.store.refusals import as_store_error
 
 _FOLDER = "leases"
 
 
 @contextlib.contextmanager
 def lease(store: Path) -> Iterator[None]:
-    """Keep gc from deleting what is used in the store folder `store`, while the block runs."""
+    """Keep gc from deleting what is used in the store folder `store`, while the block runs.
+
+    Raises:
+        NoSpace, StoreInvalid: the file system is full, or read-only.
+    """
     folder = store / _FOLDER
-    make_private_folder(store)
-    make_private_folder(folder)
     while True:
         path = folder / f"{os.getpid()}-{secrets.token_hex(8)}"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = _made(path)
         try:
             # gc may have seen the file before it was locked, and taken it for a dead one.
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -41,6 +44,15 @@ def lease(store: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(fd)
+
+
+def _made(path: Path) -> int:
+    try:
+        make_private_folder(path.parent.parent)
+        make_private_folder(path.parent)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise as_store_error(exc, path.parent.parent) from exc
 
 
 def living_leases(store: Path) -> tuple[str, ...]:

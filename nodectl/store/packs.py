@@ -12,7 +12,6 @@ it hit.
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 import secrets
@@ -24,10 +23,10 @@ from typing import NamedTuple, Self
 
 from blake3 import blake3
 
-from nodectl.errors import NoSpace
 from nodectl.fsio import fsync_folder
 from nodectl.ids import ChunkId, FrameId
 from nodectl.store.model import StoredFrame
+from nodectl.store.refusals import as_store_error
 from nodectl.units import MIB
 
 PACK_MAX = 64 * MIB  # bytes; a pack is closed by the record that brings it there
@@ -75,7 +74,8 @@ class PackWriter:
         """Add one frame; it is durable after the next `sync`.
 
         Raises:
-            NoSpace: the file system is full. Nothing of what was not synced counts.
+            NoSpace, StoreInvalid: the file system is full, or read-only. Nothing of what was not
+                synced counts.
         """
         if self._fd < 0:
             self._begin()
@@ -105,7 +105,7 @@ class PackWriter:
             os.fdatasync(self._fd)
         except OSError as exc:
             self._abandon()
-            raise _as_no_space(exc, self._folder) from exc
+            raise as_store_error(exc, self._folder) from exc
         self._synced = self._size
 
     def close(self) -> None:
@@ -127,7 +127,7 @@ class PackWriter:
             if self._fd >= 0:
                 (self._folder / f"{self._pack}{SUFFIX}").unlink(missing_ok=True)
             self._abandon()
-            raise _as_no_space(exc, self._folder) from exc
+            raise as_store_error(exc, self._folder) from exc
         self._size = self._synced = len(PACK_HEADER)
 
     def _made_pack(self) -> bool:
@@ -156,7 +156,7 @@ class PackWriter:
                 data = data[os.write(self._fd, data) :]
         except OSError as exc:
             self._abandon()
-            raise _as_no_space(exc, self._folder) from exc
+            raise as_store_error(exc, self._folder) from exc
 
     def _abandon(self) -> None:
         """Leave the pack after a failed write, and give back the space of what does not count."""
@@ -167,15 +167,6 @@ class PackWriter:
         self._fd = -1
         self._pending.clear()
         self._pending_bytes = 0
-
-
-def _as_no_space(exc: OSError, folder: Path) -> Exception:
-    if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return NoSpace(
-            f"no space left for the store in {folder}",
-            hint="free space there and start again: what is stored is whole and is not sent twice",
-        )
-    return exc
 
 
 def is_pack(fd: int) -> bool:

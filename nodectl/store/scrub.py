@@ -12,6 +12,7 @@ the last one done and what was found.
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -76,8 +77,10 @@ def scrub(
 
     Raises:
         StoreBusy: another scrub runs.
+        StoreInvalid: the index is damaged: nothing was changed.
     """
     with _alone(store.folder):
+        store.index.check()
         state = last_scrub(store.folder)
         if state is None or state.ended or restart:
             state = ScrubState(began=pacing.now())
@@ -153,11 +156,19 @@ def _scrubbed(store: DiskStore, pack: str, state: ScrubState, bucket: _Bucket) -
     # Whether the condemned are needed is for gc to find out: here they are kept like the others.
     store.index.save(row.frame_id for row in store.index.condemned() if row.pack == pack)
     # First of all nobody shall get a bad frame; the rest is copied when no writer is in the way.
-    bad = _bad_rows(store, path)
-    store.index.drop(bad)
+    said = _records(store, path)
+    bad, disputed = _bad_rows(store, path, said)
+    store.index.drop((*bad, *disputed))
+    # What a damaged row hid. Of what is disputed nobody knows what it is.
+    hidden = store.index.unknown([frame.frame_id for frame in said.values()])
+    hidden -= {frame.frame_id for frame in disputed}
+    found = [frame for frame in said.values() if frame.frame_id in hidden]
+    store.index.add(found, advance=False)
     with PackWriter(store.packs) as writer:
         lost = rewrite_pack(store, pack, writer)
-    gone = {frame.frame_id for frame in (*bad, *(lost or ()))}
+    # Where a whole frame of another name stands, the row was wrong, and no frame is lost by it.
+    bad = [row for row in bad if said.get(row.offset, row).frame_id == row.frame_id]
+    gone = {frame.frame_id for frame in (*bad, *disputed, *(lost or ()))}
     store.find_again(gone)
     names = [frame_id.hex() for frame_id in store.missing(sorted(gone))]
     return replace(
@@ -181,7 +192,8 @@ def _check(store: DiskStore, path: Path, bucket: _Bucket) -> tuple[int, bool]:
             if frame.offset > end:
                 break
             whole &= frame.offset == at + RECORD.size
-            whole &= rows.pop(frame.offset, frame) == frame
+            row = rows.pop(frame.offset, None)
+            whole &= row == frame or (row is None and not store.index.unknown([frame.frame_id]))
             at = frame.offset + frame.sealed_len
             count += 1
             bucket.take(RECORD.size + frame.sealed_len)
@@ -195,26 +207,43 @@ def _check(store: DiskStore, path: Path, bucket: _Bucket) -> tuple[int, bool]:
         os.close(fd)
 
 
-def _bad_rows(store: DiskStore, path: Path) -> list[PackedFrame]:
-    """Return the rows of a pack whose bytes or whose record's header are not what they say."""
-    rows = store.index.rows_of(path.stem)
-    bad = [row for row, sealed in read_rows(path, rows) if sealed is None]
-    right = set(rows) - set(bad)
+def _records(store: DiskStore, path: Path) -> dict[int, PackedFrame]:
+    """Return the whole records of a pack by their offset, up to where the index knows it."""
+    end = store.index.indexed_of(path.stem)
     with contextlib.suppress(OSError):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            said = {frame.offset: frame for frame in scan(fd, path.stem, 0)}
+            return {
+                frame.offset: frame
+                for frame in itertools.takewhile(
+                    lambda frame: frame.offset <= end, scan(fd, path.stem, 0)
+                )
+            }
         finally:
             os.close(fd)
-        # The bytes are right and the index and the header disagree about what they are: which
-        # of the two is wrong cannot be told without the realm's keys.
-        bad += [row for row in right if said.get(row.offset, row) != row]
-    return bad
+    return {}
+
+
+def _bad_rows(
+    store: DiskStore, path: Path, said: dict[int, PackedFrame]
+) -> tuple[list[PackedFrame], list[PackedFrame]]:
+    """Return the rows of a pack whose bytes are not what they say, and the disputed ones.
+
+    Of those the bytes are right, and the index and the record's header disagree about what they
+    are: which of the two is wrong cannot be told without the realm's keys.
+    """
+    bad, disputed = [], []
+    for row, sealed in read_rows(path, store.index.rows_of(path.stem)):
+        if sealed is None:
+            bad.append(row)
+        elif said.get(row.offset, row) != row:
+            disputed.append(row)
+    return bad, disputed
 
 
 def _forget_unplaced(store: DiskStore) -> None:
     """Forget rows of packs that are not there (a damaged index may have them)."""
     named = store.index.packs_of_rows()  # asked first: a pack made meanwhile is not forgotten
     here = {path.stem for path in store.packs.glob(f"*{SUFFIX}")}
-    for pack in named - here:
-        store.index.forget_pack(pack)
+    lost = {frame_id for pack in named - here for frame_id in store.index.forget_pack(pack)}
+    store.find_again(lost)  # the name of a pack may be what was damaged

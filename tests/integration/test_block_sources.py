@@ -137,7 +137,9 @@ def test_a_qcow2_file_of_a_running_machine_is_refused(commands: Commands, tmp_pa
     [
         (b"KDMV\1\0\0\0", "a VMDK file"),
         (b"vhdxfile", "a VHDX file"),
+        (b"conectix\0\0\0\2", "a VHD file"),
         (b"\x1f\x8b\x08\0", "compressed with gzip"),
+        (b"\xfd7zXZ\0\0\4", "compressed with xz"),
         (b"\x28\xb5\x2f\xfd", "compressed with zstd"),
         (b"<<< Oracle VM VirtualBox Disk Image >>>".ljust(64) + b"\x7f\x10\xda\xbe", "a VDI file"),
     ],

@@ -1,0 +1,42 @@
+"""What a store says when its file system takes no writes: it is full, or read-only."""
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+from nodectl.errors import NoSpace, StoreInvalid
+
+
+def no_space(folder: Path) -> NoSpace:
+    """Return what a store on a full file system says."""
+    return NoSpace(
+        f"no space left for the store in {folder}",
+        hint="free space there and start again: what is stored is whole and is not sent twice",
+    )
+
+
+def read_only(folder: Path) -> StoreInvalid:
+    """Return what a store on a file system that takes no writes says."""
+    return StoreInvalid(
+        f"the store in {folder} is on a read-only file system, and whoever uses a store writes "
+        "there too: nothing was changed",
+        hint="a file system with errors becomes read-only by itself (the kernel's log tells): check"
+        " and mount it read-write, or copy the state folder to another one and use --state",
+    )
+
+
+def is_read_only(folder: Path) -> bool:
+    """Say whether a folder is on a file system that takes no writes."""
+    with contextlib.suppress(OSError):
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    return False
+
+
+def as_store_error(exc: OSError, folder: Path) -> Exception:
+    """Return a refusal of the file system as the store says it; any other error as it is."""
+    if exc.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return no_space(folder)
+    if exc.errno == errno.EROFS:
+        return read_only(folder)
+    return exc
