@@ -10,6 +10,12 @@ store, 30-39 swarm, 40-49 trust, join and controller, 50-69 disks, 70-79 the zip
 
 from typing import ClassVar
 
+# The next step wherever a write was refused with EROFS.
+READ_ONLY_HINT = (
+    "a file system with errors becomes read-only by itself (the kernel's log tells): check it and"
+    " mount it read-write, or copy the state folder to another one and use --state"
+)
+
 
 class NodectlError(Exception):
     """An error that the user can act upon: one sentence, a next step, an exit code."""

@@ -6,6 +6,7 @@ Table `documents(key, value, revision)`; a deleted key keeps its row with a NULL
 """
 
 import contextlib
+import errno
 import json
 import os
 import sqlite3
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from nodectl.catalog.model import ABSENT, Change, Document, checked_key
-from nodectl.errors import NoSpace, PathUnreadable, WriteConflict
+from nodectl.errors import READ_ONLY_HINT, NoSpace, PathUnreadable, WriteConflict
 from nodectl.fsio import PRIVATE_FILE
 
 Row = tuple[str, str | None, int]
@@ -54,7 +55,8 @@ class SqliteCatalog:
         except (OSError, sqlite3.Error) as exc:
             if connection is not None:
                 connection.close()
-            raise PathUnreadable(f"the catalog {path} cannot be opened: {exc}") from exc
+            hint = READ_ONLY_HINT if getattr(exc, "errno", 0) == errno.EROFS else ""
+            raise PathUnreadable(f"the catalog {path} cannot be opened: {exc}", hint=hint) from exc
         self._connection = connection
 
     @staticmethod

@@ -4,6 +4,7 @@ Modules of `cli/` parse, call one use case and print. They import what they need
 so that `--help` and `version` start at once. The result goes to stdout, the story to stderr.
 """
 
+import errno
 import logging
 import os
 import sys
@@ -32,7 +33,7 @@ from nodectl.cli import (
     token,
     version,
 )
-from nodectl.errors import NodectlError
+from nodectl.errors import READ_ONLY_HINT, NodectlError
 
 log = logging.getLogger(__name__)
 
@@ -102,5 +103,7 @@ def main() -> None:
         # The kernel's word, where no sentence of ours fits: still one line and a status.
         log.debug("the operating system refused", exc_info=True)
         print(f"nodectl: {error}", file=sys.stderr)
+        if error.errno == errno.EROFS:
+            print(f"  next: {READ_ONLY_HINT}", file=sys.stderr)
         status = STATUS_SYSTEM
     sys.exit(status)

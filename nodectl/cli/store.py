@@ -12,6 +12,7 @@ from nodectl.cli.progress import observer_for
 from nodectl.cli.store_gc import gc
 
 if TYPE_CHECKING:
+    from nodectl.node.storelife import Repaired
     from nodectl.store.scrub import ScrubState
 
 _SHOWN = 20  # frames listed for people; --json has all
@@ -226,8 +227,25 @@ def repair(
         for one in done:
             what = one.problem or f"{format_size(one.fetched_bytes)} brought back; whole"
             print(f"{one.name} generation {one.generation}: {what}")
+            if one.problem:
+                print(_lack_text(one))
     if failed:
         raise NodesFailed(
             f"{len(failed)} of {len(done)} images could not be brought back",
             hint="start a node that has them, or capture them again",
         )
+
+
+def _lack_text(one: "Repaired") -> str:
+    from nodectl.units import format_size
+
+    size = format_size(one.missing_bytes)
+    lines = [f"  {len(one.missing)} of {one.frames} frames ({size}) are still missing"]
+    if one.missing_parts:
+        lines.append(
+            f"  {one.missing_parts} of them are of the manifest: what they name is unknown"
+        )
+    lines += [f"  lacks something: {what}" for what in one.hit[:_SHOWN]]
+    if len(one.hit) > _SHOWN:
+        lines.append(f"  and {len(one.hit) - _SHOWN} more; --json has all")
+    return "\n".join(line.encode(errors="backslashreplace").decode() for line in lines)

@@ -5,21 +5,26 @@ root that has a release or a running job; of each root its block, its parts and 
 """
 
 import asyncio
+import contextlib
+import itertools
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nodectl.content.frame import FrameCodec, FrameRef
 from nodectl.content.opening import Manifest, open_manifest
+from nodectl.content.tree import TreeManifest
 from nodectl.errors import ContentInvalid, FrameMissing, NodectlError
 from nodectl.events import Observer, StepProgress
 from nodectl.ids import FrameId, Root
 from nodectl.listen import Address, own_address
 from nodectl.node.client import ControlClient
-from nodectl.node.state import HeldRoot, StateFolder
+from nodectl.node.state import HeldRoot, Membership, StateFolder
 from nodectl.node.swarming import NodeSwarm, listening_swarm
 from nodectl.store.chain import ChainStore
 from nodectl.store.disk import DiskStore
@@ -48,15 +53,16 @@ class KnownRoot:
 
 def held_roots(state: StateFolder) -> tuple[KnownRoot, ...]:
     """Return the roots that this machine holds."""
-    return tuple(
-        KnownRoot(
-            root=held.root,
-            root_block=held.root_block,
-            name=held.name,
-            generation=held.generation,
-            complete=held.complete,
-        )
-        for held in state.held_roots()
+    return tuple(_known(held) for held in state.held_roots())
+
+
+def _known(held: HeldRoot) -> KnownRoot:
+    return KnownRoot(
+        root=held.root,
+        root_block=held.root_block,
+        name=held.name,
+        generation=held.generation,
+        complete=held.complete,
     )
 
 
@@ -174,6 +180,11 @@ class Repaired:
     root: str
     fetched_bytes: int
     problem: str  # why it is still not whole, empty when it is
+    frames: int = 0  # that the image is made of, as far as its manifest can be read
+    missing: tuple[str, ...] = ()  # FrameIds of those that could not be brought back
+    missing_bytes: int = 0  # of them, sealed
+    missing_parts: int = 0  # of them, parts of the manifest: what they name is not counted
+    hit: tuple[str, ...] = ()  # files, or ranges of a block image, that lack something
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -193,7 +204,48 @@ async def repair(
             swarm, _ANY_PORT, lambda bound: own_address(bound, towards=towards)
         ):
             done = [await _repair_one(client, swarm, held, observer) for held in roots]
-    return tuple(done)
+    return tuple(
+        _with_missing(one, held, store, membership) for one, held in zip(done, roots, strict=True)
+    )
+
+
+def _with_missing(
+    done: Repaired, held: HeldRoot, store: DiskStore, membership: Membership
+) -> Repaired:
+    """Say of a root that is not whole what is missing."""
+    if not done.problem:
+        return done
+    codec = FrameCodec(membership.content_keys)
+    manifest = _manifest(_known(held), store, codec)
+    refs = {ref.frame_id: ref for ref in _refs_of(manifest)}
+    missing = store.missing(refs)
+    parts = {ref.frame_id for ref in manifest.block.parts}
+    return replace(
+        done,
+        frames=len(refs),
+        missing=tuple(frame_id.hex() for frame_id in missing),
+        missing_bytes=sum(refs[frame_id].sealed_len for frame_id in missing),
+        missing_parts=sum(frame_id in parts for frame_id in missing),
+        hit=tuple(dict.fromkeys(_hit(manifest, set(missing)))),
+    )
+
+
+def _hit(manifest: Manifest, missing: AbstractSet[FrameId]) -> Iterator[str]:
+    """Yield the files of a tree, or the ranges of a block image, that need what is missing."""
+    # Where a part of the manifest is missing too, it ends there: that is counted.
+    with contextlib.suppress(FrameMissing, ContentInvalid):
+        if isinstance(manifest, TreeManifest):
+            yield from (
+                "/" + os.fsdecode(entry.path)
+                for entry in manifest.entries()
+                if any(ref.frame_id in missing for ref in entry.chunks)
+            )
+        else:
+            yield from (
+                f"bytes {chunk.offset} to {chunk.offset + chunk.ref.plain_len - 1}"
+                for chunk in itertools.chain.from_iterable(manifest.ranges())
+                if chunk.ref.frame_id in missing
+            )
 
 
 async def _repair_one(

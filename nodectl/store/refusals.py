@@ -5,7 +5,7 @@ import errno
 import os
 from pathlib import Path
 
-from nodectl.errors import NoSpace, StoreInvalid
+from nodectl.errors import READ_ONLY_HINT, NoSpace, StoreInvalid
 
 
 def no_space(folder: Path) -> NoSpace:
@@ -21,8 +21,7 @@ def read_only(folder: Path) -> StoreInvalid:
     return StoreInvalid(
         f"the store in {folder} is on a read-only file system, and whoever uses a store writes "
         "there too: nothing was changed",
-        hint="a file system with errors becomes read-only by itself (the kernel's log tells): check"
-        " and mount it read-write, or copy the state folder to another one and use --state",
+        hint=READ_ONLY_HINT,
     )
 
 

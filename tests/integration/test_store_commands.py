@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from commands import Commands
+from loop_disks import MIB, loop_disk, sh
 
+from nodectl.ids import FrameId
 from nodectl.store.disk import DiskStore
 
 
@@ -127,8 +129,54 @@ def test_repair_says_what_it_could_not_bring_back(commands: Commands, tmp_path: 
     assert commands.run("c", "store", "scrub").returncode == 24
     told = commands.run("c", "store", "repair", "--json")
     assert told.returncode == 31
-    assert json.loads(told.stdout)["images"][0]["problem"]
+    (image,) = json.loads(told.stdout)["images"]
+    assert image["problem"]
+    assert (len(image["missing"]), image["missing_parts"], image["hit"]) == (1, 0, ["/same"])
+    assert image["missing_bytes"] > 700_000
+    with DiskStore(tmp_path / "c" / "store") as store:
+        assert store.missing([FrameId(bytes.fromhex(image["missing"][0]))])
+    told = commands.run("c", "store", "repair")
+    assert (told.returncode, "lacks something: /same" in told.stdout) == (31, True)
+    assert f"1 of {image['frames']} frames" in told.stdout
     # What is needed is known still, so gc may run; the image is captured again.
     commands.ok("c", "store", "gc", "--grace", "0")
     commands.ok("c", "image", "capture", "golden", "--tree", str(tmp_path / "tree"))
     commands.ok("c", "store", "verify")
+
+
+@pytest.mark.root
+def test_a_store_on_a_read_only_file_system_is_refused_and_unchanged(
+    commands: Commands, tmp_path: Path
+) -> None:
+    mount = tmp_path / "m"
+    mount.mkdir()
+    with loop_disk(tmp_path / "disk.img", 64 * MIB) as disk:
+        sh("mkfs.ext4", "-q", disk.path)
+        sh("mount", disk.path, mount)
+        commands.ok("m/c", "init", "--realm", "lab", "--node", "c", "--listen", "127.0.0.1:0")
+        tree = str(_tree(tmp_path, 1))
+        commands.ok("m/c", "image", "capture", "golden", "--tree", tree)
+        sh("mount", "-o", "remount,ro", mount)
+        before = disk.digest()
+        out = str(tmp_path / "out")
+        for status, words in (
+            (26, ("image", "capture", "golden", "--tree", tree)),
+            (11, ("image", "restore", "golden", out, "--yes")),
+            (26, ("store", "status")),
+            (26, ("store", "gc", "--grace", "0")),
+            (26, ("store", "scrub")),
+            (26, ("store", "verify")),
+            (26, ("store", "repair")),
+            (19, ("serve", "--controller")),
+        ):
+            done = commands.run("m/c", *words)
+            assert (done.returncode, done.stdout) == (status, ""), (words, done.stderr)
+            said = [line for line in done.stderr.splitlines() if line.startswith("nodectl: ")]
+            assert len(said) == 1, done.stderr
+            assert "ead-only file system" in said[0]
+            assert "mount it read-write" in done.stderr
+            assert "Traceback" not in done.stderr
+        assert disk.digest() == before
+        sh("mount", "-o", "remount,rw", mount)
+        commands.ok("m/c", "store", "verify")
+        commands.ok("m/c", "image", "restore", "golden", out, "--yes")
