@@ -44,6 +44,7 @@ def _paths(me: str, other: str) -> dict[tuple[str, str], tuple[str, str]]:
         "/v1/inventory/{name}": (f"/v1/inventory/{me}", f"/v1/inventory/{other}"),
         "/v1/releases/{name}": ("/v1/releases/golden",) * 2,
         "/v1/releases/{name}/access": ("/v1/releases/golden/access",) * 2,
+        "/v1/releases/{name}/swarm": ("/v1/releases/golden/swarm",) * 2,
         "/v1/releases/{name}/{generation}": ("/v1/releases/golden/1",) * 2,
         "/v1/releases/{name}/{generation}/signature": ("/v1/releases/golden/1/signature",) * 2,
         "/v1/swarm/{root}/ticket": (f"/v1/swarm/{root}/ticket",) * 2,
