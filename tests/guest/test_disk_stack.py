@@ -8,6 +8,12 @@ from guest.lab import MIB, Bus, new_disk, run_tests_in_guest
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(900)]
 
 
+# Left out: the run that is killed after each of its steps. It applies a layout some twenty times,
+# minutes in an emulated machine, and has not been seen to pass for md and LVM. The like for plain
+# partitions is in tests/integration/test_disk_layout.py.
+_CHOSEN = "made or sound or captured or torn"
+
+
 def test_disks_in_a_guest(tmp_path: Path) -> None:
     disks = [
         new_disk(tmp_path / "ONE", 400 * MIB),
@@ -17,7 +23,7 @@ def test_disks_in_a_guest(tmp_path: Path) -> None:
     ]
     output = run_tests_in_guest(
         tmp_path / "guest", "-rA", "--timeout=600", "tests/guest/inside/test_disk_stack.py",
-        "-k", "made or captured or torn", disks=disks, timeout=800,
+        "-k", _CHOSEN, disks=disks, timeout=800,
     )  # fmt: skip
     assert " passed" in output
     assert "skipped" not in output
