@@ -31,10 +31,7 @@ class Told:
 
 def main() -> None:
     layout, name, rebuilds, *disks = sys.argv[1:]
-    golden = Path("/run/golden")
-    image = FolderImage(
-        golden if golden.exists() else golden_root(golden, rebuilds=rebuilds == "yes")
-    )
+    image = FolderImage(golden_root(Path("/run/golden"), rebuilds=rebuilds == "yes"))
     wish = CloneWish(
         disks=tuple(disks),
         layout=parse_layout(Path(layout).read_text(), source=layout),

@@ -1,7 +1,7 @@
 """Entries are written by efibootmgr and read back from the firmware, whatever efibootmgr says.
 
 The firmware is a folder of variables, and efibootmgr a script that changes them, so that both can
-fail; the real ones are tried in tests/guest.
+fail; the real ones are tried in tests/guest/test_boot.py.
 """
 
 import sys
