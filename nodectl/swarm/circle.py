@@ -122,12 +122,12 @@ class Circle:
         """Say for each neighbour of another rack which spans it is not asked for now.
 
         What a neighbour of this rack has comes from there, and what is left is brought in by one
-        node of the rack; who starves asks anybody.
+        node of the rack; who starves, or is the last of the rack that lives, asks anybody.
         """
-        if self.importers.alone:
+        if not self._me.rack:
             return
         barred = 0
-        if not starving:
+        if not (starving or self.importers.alone):
             barred = ~self.importers.importable() | self._inside()
         for neighbour in self.neighbours.values():
             if not neighbour.same_rack:

@@ -77,6 +77,11 @@ def test_racks_make_no_islands() -> None:
     assert 0.8 <= outcome.uplink_copies < 2  # the rack of the seeder needs none
 
 
+def test_the_last_one_of_a_rack_that_lives_waits_for_no_mate() -> None:
+    outcome = simulate(Scene(nodes=13, spans=26, racks=4, loss=0.02, killed=0.5, seed=1))
+    assert outcome.complete == outcome.expected == 7
+
+
 def test_uneven_links_and_what_is_said_beside_the_spans() -> None:
     outcome = simulate(Scene(nodes=20, spans=128, uneven=0.5, seed=4))
     assert outcome.complete == 20
