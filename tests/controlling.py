@@ -127,6 +127,7 @@ class FakeSwarm:
         self.stored: set[Root] = set()
         self.roots: dict[Root, Holding] = {}
         self.met: list[Peer] = []
+        self.seeds: list[Path | None] = []
         self.met_at: set[Root] = set()
         self.fetched: list[str] = []
         self.sessions: list[Session | None] = []
@@ -147,8 +148,10 @@ class FakeSwarm:
         observer: Observer,
         *,
         multicast: Session | None = None,
+        seed: Path | None = None,
     ) -> Mapping[str, Any]:
         self.sessions.append(multicast)
+        self.seeds.append(seed)
         self.met.extend(peers)
         observer.on(StepProgress(step="fetch", done=5, total=10))
         await self.gate.wait()

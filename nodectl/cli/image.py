@@ -333,6 +333,7 @@ def _restored_document(done: "Restored") -> dict[str, Any]:
         "not_permitted": report.not_permitted,
         "owners_set": report.owners_set,
         "fetched_bytes": 0 if streamed is None else streamed.fetched_bytes,
+        "seeded_bytes": 0 if streamed is None else streamed.seeded_bytes,
         "from": {} if streamed is None else streamed.bytes_from,
     }
 

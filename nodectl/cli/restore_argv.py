@@ -11,13 +11,12 @@ if TYPE_CHECKING:
 
 
 def restore_argv(job: "Job", state: "StateFolder") -> Sequence[str]:
-    """Return `nodectl image restore NAME DIR --generation G --json --state DIR`.
+    """Return `nodectl image restore NAME DIR --generation G --json --state DIR`."""
+    from nodectl.node.restore import target_of
 
-    `{node}` in the job's directory stands for this node's name.
-    """
-    path = str(job.options["path"]).replace("{node}", state.membership().node)
+    path = target_of(job, state.membership().node)
     words = [
-        *self_command(), "image", "restore", job.name, path,
+        *self_command(), "image", "restore", job.name, str(path),
         "--generation", str(job.generation), "--json", "--state", str(state.folder),
     ]  # fmt: skip
     return [*words, "--keep-extra"] if job.options.get("keep_extra") else words

@@ -10,9 +10,9 @@ One fetch or restore at a time, in the order of the jobs; seeding needs no turn.
 import asyncio
 import logging
 import traceback
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from blake3 import blake3
@@ -33,7 +33,8 @@ from nodectl.node.client import Assigned, ControlClient, Peer, Peers
 from nodectl.node.multicasting import MULTICAST_STEP, gathered, session_of
 from nodectl.node.renew import renew
 from nodectl.node.report import Pace, Reporter
-from nodectl.node.restore import RestoreArgv, run_restore
+from nodectl.node.restore import RestoreArgv, run_restore, target_of
+from nodectl.node.retention import last_of_each
 from nodectl.node.state import HeldRoot, Membership, StateFolder
 from nodectl.store.lease import lease
 from nodectl.swarm.datagram import Session
@@ -83,10 +84,12 @@ class Swarm(Protocol):
         observer: Observer,
         *,
         multicast: Session | None = None,
+        seed: Path | None = None,
     ) -> Mapping[str, Any]:
         """Get every frame of a root into the store, offering meanwhile what is here.
 
-        What a multicast session brings is taken from it.
+        What a multicast session brings is taken from it. `seed` names a tree or an image that may
+        have some of it already.
 
         Returns the receipt: JSON values such as `sealed_bytes`, and `from` (node to bytes).
 
@@ -260,7 +263,9 @@ class Agent:
             peers = await self._first_peers(held.root)
         self._news.set()
         observer.on(StepStarted(step="fetch"))
-        fetching = self._swarm.fetch(held, peers, observer, multicast=session_of(job))
+        seed = target_of(job, self._membership.node) if work.task is Task.RESTORE else None
+        session = session_of(job)
+        fetching = self._swarm.fetch(held, peers, observer, multicast=session, seed=seed)
         receipt = dict(await fetching)
         self._state.hold_root(replace(held, complete=True))
         self._news.set()
@@ -364,7 +369,7 @@ class Agent:
     async def _offer_all(self) -> None:
         """Serve what this node held when it stopped; one bad root does not hide the others."""
         held_roots = sorted(self._state.held_roots(), key=lambda held: held.generation)
-        kept = _last_of_each({held.root: held.name for held in held_roots})
+        kept = last_of_each({held.root: held.name for held in held_roots}, _OFFERED_MAX)
         for held in [held for held in held_roots if held.root in kept]:
             try:
                 await self._offer(held)
@@ -397,7 +402,7 @@ class Agent:
         ever was. One that a job names is offered again.
         """
         held = {one.root for one in self._state.held_roots()}
-        kept = (held & _last_of_each(self._roots)) | self._fetching
+        kept = (held & last_of_each(self._roots, _OFFERED_MAX)) | self._fetching
         for root in [root for root in self._roots if root not in kept]:
             self._swarm.drop(root)
             del self._roots[root]
@@ -433,17 +438,6 @@ class Agent:
         """Return after how many seconds to announce a root again."""
         hungry = not self._swarm.holding(root).complete and len(answer.peers) < _ENOUGH_PEERS
         return _HUNGRY_S if hungry else max(answer.interval_s, _HUNGRY_S)
-
-
-def _last_of_each(names: Mapping[Root, str]) -> set[Root]:
-    """Return the last `_OFFERED_MAX` roots of each name."""
-    left = Counter(names.values())
-    kept = set()
-    for root, name in names.items():
-        left[name] -= 1
-        if left[name] < _OFFERED_MAX:
-            kept.add(root)
-    return kept
 
 
 def _has_seeder(peers: Sequence[Peer]) -> bool:

@@ -1,26 +1,20 @@
 """Block images on a node: restored from what is here or from the swarm, and compared.
 
-What the target holds is used before the network: chunks that stand there already, and that the
-store lacks, are sealed again and kept, so that the swarm is asked for the rest only.
+What the target holds is used before the network (see seeds.py).
 """
 
 import asyncio
-import contextlib
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nodectl.content.block import BlockManifest
 from nodectl.content.block_compare import differences
-from nodectl.content.block_format import BlockChunk
 from nodectl.content.block_restore import (
     BlockRestoreOptions,
     BlockRestoreReport,
     restore_block,
 )
-from nodectl.content.frame import LEVEL_BEST, LEVEL_FAST, FrameCodec
-from nodectl.content.stored_manifest import stored
+from nodectl.content.frame import FrameCodec
 from nodectl.errors import FrameMissing
 from nodectl.events import Observer
 from nodectl.ids import FrameId
@@ -30,7 +24,6 @@ from nodectl.store.lease import lease
 from nodectl.store.model import NO_CHUNK, StoredFrame
 
 VERIFY_STEP = "verify"
-_BATCH = 64  # chunks sealed before they are stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +57,7 @@ class BlockImage:
         with lease(self._state.store), DiskStore(self._state.store) as store:
             manifest = self._open(store)
             if not self._is_here(manifest, store):
-                asyncio.run(self._fetch(manifest, store, options.seed or target, observer))
+                asyncio.run(self._fetch(store, options.seed or target, observer))
                 self._state.hold_root(replace(self._held, complete=True))
             report = restore_block(manifest, target, self._open_store, options, observer)
         return BlockRestored(report=report, fetched_bytes=self._fetched, seeded_bytes=self._seeded)
@@ -97,9 +90,7 @@ class BlockImage:
         except FrameMissing:
             return False
 
-    async def _fetch(
-        self, manifest: BlockManifest, store: DiskStore, seed: Path, observer: Observer
-    ) -> None:
+    async def _fetch(self, store: DiskStore, seed: Path, observer: Observer) -> None:
         # A restore of what is here is done before all of the swarm would be imported.
         from nodectl.listen import Address, own_address  # noqa: PLC0415
         from nodectl.node.client import ControlClient  # noqa: PLC0415
@@ -114,47 +105,7 @@ class BlockImage:
                 swarm, any_port, lambda bound: own_address(bound, towards=towards)
             ):
                 meta = await swarm.fetch_meta(self._held, observer)
-                self._seeded = await asyncio.to_thread(self._take_seed, manifest, store, seed)
+                self._seeded = await swarm.take_seed(self._held.root, seed)
                 await swarm.open_table(self._held.root)
                 data = await swarm.fetch_data(self._held.root, observer, lambda _: None)
         self._fetched = sum(meta.bytes_from.values()) + sum(data.bytes_from.values())
-
-    def _take_seed(self, manifest: BlockManifest, store: DiskStore, seed: Path) -> int:
-        """Store what the seed has and the store lacks; return its sealed bytes."""
-        keys = self._membership.content_keys
-        codecs = [FrameCodec(keys, level=level) for level in (LEVEL_FAST, LEVEL_BEST)]
-        taken = 0
-        with contextlib.suppress(OSError):  # no target yet, or not readable: no seed
-            fd = os.open(seed, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                for frames in _sealed_again(manifest, store, fd, codecs):
-                    store.put_many(frames)
-                    taken += sum(len(frame.sealed) for frame in frames)
-            finally:
-                os.close(fd)
-        return taken
-
-
-def _sealed_again(
-    manifest: BlockManifest, store: DiskStore, fd: int, codecs: list[FrameCodec]
-) -> Iterator[list[StoredFrame]]:
-    """Yield frames of the manifest, made from what stands at their places in an older copy."""
-    for chunks in manifest.ranges():
-        missing = set(store.missing(chunk.ref.frame_id for chunk in chunks))
-        wanted = [chunk for chunk in chunks if chunk.ref.frame_id in missing]
-        for first in range(0, len(wanted), _BATCH):
-            made = (_made(chunk, fd, codecs) for chunk in wanted[first : first + _BATCH])
-            yield [frame for frame in made if frame is not None]
-
-
-def _made(chunk: BlockChunk, fd: int, codecs: list[FrameCodec]) -> StoredFrame | None:
-    ref = chunk.ref
-    plain = os.pread(fd, ref.plain_len, chunk.offset)
-    if len(plain) != ref.plain_len or codecs[0].chunk_id(plain) != ref.chunk_id:
-        return None
-    # Which level the frame was made with is not recorded: it is the one that gives its id.
-    for codec in codecs:
-        frame = codec.seal(plain, ref.chunk_id)
-        if frame.ref == ref:
-            return stored(frame)
-    return None

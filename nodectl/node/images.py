@@ -114,7 +114,8 @@ class StoredImage:
         # A restore of what is here is done before all of the swarm would be imported.
         from nodectl.node.streaming import StreamOptions, restore_from_swarm  # noqa: PLC0415
 
-        stream = StreamOptions(restore=options, store=kept, local=self._state.store)
+        seed = None if options.fresh else target
+        stream = StreamOptions(restore=options, store=kept, local=self._state.store, seed=seed)
         report, streamed = restore_from_swarm(
             self._membership, self._held, target, stream, observer
         )

@@ -7,6 +7,7 @@ object is the receipt.
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from nodectl.catalog.records import Job
@@ -25,6 +26,11 @@ class RestoreArgv(Protocol):
     def __call__(self, job: Job, state: StateFolder) -> Sequence[str]:
         """Return argv; with `--json` lines on stderr, and one JSON object on stdout."""
         ...
+
+
+def target_of(job: Job, node: str) -> Path:
+    """Return where a job restores to on a node; `{node}` in the job's path is the node's name."""
+    return Path(str(job.options["path"]).replace("{node}", node))
 
 
 async def run_restore(

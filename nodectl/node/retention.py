@@ -5,6 +5,7 @@ young enough, it is the generation that this node runs (the last it was brought 
 captured here and the controller still has its release: this may be the only machine that has it.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -55,3 +56,14 @@ def to_let_go(
             if not (newest or young or running or one.own):
                 dropped.append(one.root)
     return tuple(dropped)
+
+
+def last_of_each(names: Mapping[Root, str], count: int) -> set[Root]:
+    """Return the last `count` roots of each name."""
+    left = Counter(names.values())
+    kept = set()
+    for root, name in names.items():
+        left[name] -= 1
+        if left[name] < count:
+            kept.add(root)
+    return kept

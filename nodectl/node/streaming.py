@@ -45,6 +45,7 @@ class StreamOptions:
     restore: RestoreOptions
     store: Path  # made on the target; frames that come are kept here
     local: Path  # this machine's store, which may have some of them
+    seed: Path | None = None  # the target, where it may have some of the content already
     listen: Address = _ANY_PORT
 
 
@@ -53,6 +54,7 @@ class StreamResult:
     """What the swarm gave."""
 
     fetched_bytes: int
+    seeded_bytes: int  # sealed bytes of what the target had, and no store had
     bytes_from: dict[str, int]  # node: sealed bytes
 
 
@@ -190,6 +192,8 @@ class _Feed:
 
     async def _fetch(self, swarm: NodeSwarm) -> StreamResult:
         meta = await swarm.fetch_meta(self._held, self._observer)
+        seed = self._options.seed
+        seeded = 0 if seed is None else await swarm.take_seed(self._held.root, seed)
         table = await swarm.open_table(self._held.root)
         here = swarm.here(self._held.root)
         self._manifest_here.set_result(None)
@@ -198,7 +202,11 @@ class _Feed:
                 self._spans.put(span)
         data = await swarm.fetch_data(self._held.root, self._observer, self._spans.put)
         bytes_from = Counter(meta.bytes_from) + Counter(data.bytes_from)
-        return StreamResult(fetched_bytes=bytes_from.total(), bytes_from=dict(bytes_from))
+        return StreamResult(
+            fetched_bytes=bytes_from.total(),
+            seeded_bytes=seeded,
+            bytes_from=dict(bytes_from),
+        )
 
     async def _announce(self, swarm: NodeSwarm) -> None:
         """Tell the tracker of this peer again and again; without it the known peers do."""

@@ -6,10 +6,12 @@ files (known from the parts).
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -24,6 +26,7 @@ from nodectl.listen import Address, listening
 from nodectl.node.agent import Holding
 from nodectl.node.client import ControlClient, Peer
 from nodectl.node.multicasting import MULTICAST_STEP, lacked, receiving, sending
+from nodectl.node.seeds import take_seed
 from nodectl.node.state import HeldRoot, Membership
 from nodectl.store.model import NO_CHUNK, Store, StoredFrame
 from nodectl.swarm.bitfield import to_hex
@@ -97,11 +100,17 @@ class NodeSwarm:
         observer: Observer,
         *,
         multicast: Session | None = None,
+        seed: Path | None = None,
     ) -> Mapping[str, Any]:
-        """Get every frame of a root into the store, offering meanwhile what is here."""
+        """Get every frame of a root into the store, offering meanwhile what is here.
+
+        What a multicast session brings is taken from it. `seed` names a tree or an image that may
+        have some of it already.
+        """
         root = await self._root(held)
         self.meet(held.root, peers)
         meta = await self.fetch_meta(held, observer)
+        seeded = 0 if seed is None else await self.take_seed(held.root, seed)
         table = await self.open_table(held.root)
         share = await self._open_data(root)
         async with receiving(share, multicast, self.url, observer) as feed:
@@ -111,6 +120,7 @@ class NodeSwarm:
         return {
             "sealed_bytes": table.sealed_bytes + meta_bytes,
             "fetched_bytes": bytes_from.total(),
+            "seeded_bytes": seeded,
             "from": dict(bytes_from),
             "seconds": meta.seconds + data.seconds,
             "dropped": [list(pair) for pair in (*meta.dropped, *data.dropped)],
@@ -140,6 +150,27 @@ class NodeSwarm:
         root = await self._root(held)
         share = await self._open_meta(root)
         return await fetch(share, self._options(root, Phase.META, observer))
+
+    async def take_seed(self, root_id: Root, seed: Path) -> int:
+        """Store what a tree or an image on the spot has of a root; return its sealed bytes.
+
+        The manifest must be here.
+        """
+        root = self._roots[root_id]
+        if root.data is not None and root.data.complete:
+            return 0
+        keys = self._client.membership.content_keys
+        stopped = threading.Event()  # a thread is not cancelled, and the process waits for it
+        try:
+            taken = await asyncio.to_thread(
+                take_seed, root.manifest, self._store, seed, keys, stopped=stopped.is_set
+            )
+        finally:
+            stopped.set()
+        if taken and root.data is not None:  # it is served already, as it was found before
+            found = await asyncio.to_thread(Share.open, root.data.task, self._store)
+            root.data.mark_found(found)
+        return taken
 
     async def open_table(self, root_id: Root) -> SpanTable:
         """Return the spans of a root whose manifest is here, and offer those in the store."""

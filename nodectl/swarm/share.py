@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from nodectl.content.frame import FrameRef, check_frame_id
 from nodectl.ids import Root
 from nodectl.store.model import Store
-from nodectl.swarm.bitfield import bits_of, full
+from nodectl.swarm.bitfield import bits_of, full, spans_of
 from nodectl.swarm.conduct import Conduct
 from nodectl.swarm.keys import SwarmKeys
 from nodectl.swarm.limits import Limits
@@ -211,6 +211,13 @@ class Share:
             self._held += before - self._lacking(span)
         else:
             self.mark([span])
+
+    def mark_found(self, found: "Share") -> None:
+        """Note what a later look at the same spans and the same store found here."""
+        self.mark(list(spans_of(found.have & ~self._have)))
+        for span in found._partial:  # noqa: SLF001 - its own class
+            absent = set(found.missing_frames(span))
+            self.mark_frames(span, set(range(self.counts[span])) - absent)
 
     def unmark(self, span: int, absent: Sequence[int]) -> None:
         """Take back a span of which some frames turned out to be missing or damaged."""

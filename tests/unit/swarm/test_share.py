@@ -131,3 +131,16 @@ def test_peers_are_told_once_and_the_last_heard_is_last() -> None:
     one.forget("b")
     assert one.peers == (a,)
     assert one.peer("b") is one.peer(None) is None
+
+
+def test_a_later_look_at_the_store_adds_what_it_found() -> None:
+    one = share(0, 5)
+    start = one.since
+    one.mark_frames(2, {1})  # known here, and not to the other
+    one.mark_found(share(0, 1, 2, 3, 5, 6, 8))
+    assert one.have == 0b101
+    assert list(one.missing_frames(1)) == [0, 3]
+    assert one.held_bytes == 800
+    assert one.news_since(start) == (False, 0b101)
+    one.mark_found(share())  # nothing is taken back
+    assert one.held_bytes == 800
