@@ -297,6 +297,12 @@ class FirmwareRefused(NodectlError):
     exit_code = 60
 
 
+class DiskUnwritable(NodectlError):
+    """A disk, or the file that stands for one, does not take what is written to it."""
+
+    exit_code = 61
+
+
 class SelfInvalid(NodectlError):
     """This nodectl.pyz is not what its hash list says."""
 

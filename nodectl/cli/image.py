@@ -287,7 +287,7 @@ def restore(
     Exit codes: 10 no such target, 12 target full, 18 not confirmed, 20 a frame is missing,
     21 content is not what it should be, 27 something changes the target, 28 no such image,
     30 swarm stalled, 40-43 realm and controller, 51 device in use, 52 device too small, 55 what
-    was read back is wrong.
+    was read back is wrong, 61 the target takes no writes.
     """
     from nodectl.content.restore import STEP, RestoreOptions
     from nodectl.events import step

@@ -224,8 +224,23 @@ def _next_data(fd: int, at: int, end: int) -> int:
 
 
 def not_zero(fd: int, begin: int, length: int) -> Iterator[tuple[int, int]]:
-    """Yield offset and length of what is not zero in a hole, in pieces of at most 1 MiB."""
-    for at, size in _data_of(fd, begin, length):
-        data = os.pread(fd, size, at)
-        if data != ZEROS[:size] and data.strip(b"\0"):
-            yield at, size
+    """Yield offset and length of what is not zero in a hole, in pieces of at most 1 MiB.
+
+    What cannot be read, or lies behind the end of a device, is not zero.
+    """
+    return (piece for piece in _data_of(fd, begin, length) if not _reads_zero(fd, *piece))
+
+
+def _reads_zero(fd: int, at: int, size: int) -> bool:
+    end = at + size
+    while at < end:
+        try:
+            data = os.pread(fd, end - at, at)  # ends where the disk cannot read on
+        except OSError as exc:
+            if exc.errno == errno.EIO:
+                return False
+            raise
+        if not data or data != ZEROS[: len(data)]:
+            return False
+        at += len(data)
+    return True

@@ -38,6 +38,7 @@ from nodectl.content.workers import WorkerPool
 from nodectl.errors import (
     DiskBusy,
     DiskTooSmall,
+    DiskUnwritable,
     NoSpace,
     PathMissing,
     PathUnreadable,
@@ -91,6 +92,7 @@ class _Handler:
         self._discard = discard
         self._foreign = False  # nothing of the last job stood there
         self._fd = os.open(target, os.O_RDWR | os.O_CLOEXEC)
+        self._target = target
         self._is_file = stat.S_ISREG(os.fstat(self._fd).st_mode)
 
     def handle(self, job: BlockJob) -> BlockDone:
@@ -98,7 +100,9 @@ class _Handler:
         wrong = self._wrong(job.chunks)
         frames = self._store.get_many([chunk.ref.frame_id for chunk in wrong])
         for chunk, sealed in zip(wrong, frames, strict=True):
-            _write(self._fd, self._codec.open(sealed, chunk.ref), chunk.offset)
+            plain = self._codec.open(sealed, chunk.ref)
+            with _writing(self._target):
+                _write(self._fd, plain, chunk.offset)
         for begin, length in job.holes if self._discard else ():
             with contextlib.suppress(OSError):  # a device that cannot is none the worse for it
                 fcntl.ioctl(self._fd, _BLKDISCARD, struct.pack("QQ", begin, length))
@@ -111,14 +115,16 @@ class _Handler:
     def _clear(self, begin: int, length: int) -> int:
         """Let a range be zeros, a hole where it can be; return how many bytes were not."""
         wrong = list(not_zero(self._fd, begin, length))
-        if not self._is_file or not punch_hole(self._fd, begin, length):
-            for at, size in wrong:
-                _write(self._fd, ZEROS[:size], at)
+        with _writing(self._target):
+            if not self._is_file or not punch_hole(self._fd, begin, length):
+                for at, size in wrong:
+                    _write(self._fd, ZEROS[:size], at)
         return sum(size for _, size in wrong)
 
     def finish(self) -> BlockDone:
         """Make all durable."""
-        os.fsync(self._fd)
+        with _writing(self._target):
+            os.fsync(self._fd)
         os.close(self._fd)
         return BlockDone(-1, 0, 0, 0, ())
 
@@ -150,13 +156,22 @@ class _Handler:
 def _write(fd: int, plain: bytes, offset: int) -> None:
     view = memoryview(plain)
     while view:
-        try:
-            done = os.pwrite(fd, view, offset)
-        except OSError as exc:
-            if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
-                raise NoSpace("no space left for the image") from exc
-            raise
+        done = os.pwrite(fd, view, offset)
         view, offset = view[done:], offset + done
+
+
+@contextlib.contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """Tell what the kernel refuses by its name; a disk may refuse late, when all is flushed."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise NoSpace(f"no space left for the image at {target}") from exc
+        raise DiskUnwritable(
+            f"cannot write to {target}: {exc.strerror}",
+            hint="the kernel's log tells what the disk says",
+        ) from exc
 
 
 # ---------------------------------------------------------------- the target
@@ -174,6 +189,7 @@ def restore_block(
     Raises:
         PathMissing: the target is neither, or its folder is not there.
         DiskTooSmall, DiskBusy: nothing was written.
+        DiskUnwritable: the target does not take what is written.
         ReadBackFailed: what was read back is not what was written.
         FrameMissing, ContentInvalid, NoSpace: as the words say; what is written so far is right.
     """
@@ -235,7 +251,8 @@ def _ready(target: Path, size: int, options: BlockRestoreOptions) -> Iterator[tu
             yield made
         return
     if stat.S_ISREG(mode):
-        os.truncate(target, size)
+        with _writing(target):
+            os.truncate(target, size)
         yield target, False
     elif stat.S_ISBLK(mode):
         fd = _claimed(target, size)
@@ -258,7 +275,8 @@ def _new_file(target: Path, size: int, seed: Path | None) -> Iterator[tuple[Path
     try:
         try:
             cloned = seed is not None and _clone(fd, seed)
-            os.ftruncate(fd, size)
+            with _writing(target):
+                os.ftruncate(fd, size)
         finally:
             os.close(fd)
         yield path, not cloned

@@ -236,6 +236,47 @@ def test_a_device_with_unreadable_places_is_told(commands: Commands, tmp_path: P
         assert "differs from vm" in done.stderr
 
 
+@pytest.mark.root
+def test_holes_that_cannot_be_read_are_told_and_written_anew(
+    commands: Commands, tmp_path: Path
+) -> None:
+    """Zeros up to half of a 1 MiB piece, and from there on nothing that could be read."""
+    data = random.Random(3).randbytes(4 * MIB)
+    (tmp_path / "image").write_bytes(data + bytes(16 * MIB))
+    capture(commands, tmp_path / "image")
+    with loop_disk(tmp_path / "a.img", 20 * MIB) as disk:
+        restore(commands, "c", disk.path, "--yes")
+        (tmp_path / "a.img").write_bytes(data + bytes(6 * MIB + MIB // 2))  # as it was, but short
+        subprocess.run(["blockdev", "--flushbufs", disk.path], check=True)
+        with (
+            Path(disk.path).open("rb", buffering=0) as file,
+            pytest.raises(OSError, match="Input/output error"),
+        ):
+            os.pread(file.fileno(), 4096, 15 * MIB)
+        words = ("image", "verify", "vm", "--against", disk.path)
+        assert "differs from vm" in refused(commands, 24, *words)
+
+        cleared = restore(commands, "c", disk.path, "--yes")["cleared_bytes"]
+        assert 9 * MIB < cleared <= 10 * MIB
+        assert "byte for byte" in commands.ok("c", *words)
+
+
+@pytest.mark.root
+def test_a_device_that_takes_no_writes_is_told(commands: Commands, tmp_path: Path) -> None:
+    """The file behind it has holes, and its file system has no room left to fill them."""
+    (tmp_path / "image").write_bytes(random.Random(3).randbytes(20 * MIB))
+    capture(commands, tmp_path / "image")
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", small], check=True)
+    try:
+        with loop_disk(small / "a.img", 20 * MIB) as disk:
+            story = refused(commands, 61, "image", "restore", "vm", disk.path, "--yes")
+            assert f"cannot write to {disk.path}: Input/output error" in story
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
 def test_a_tree_command_says_that_it_is_a_block_image(commands: Commands, tmp_path: Path) -> None:
     make_image(tmp_path / "image")
     capture(commands, tmp_path / "image")
