@@ -74,7 +74,7 @@ class Core:
         self._rarity = self._circle.rarity
         self._anys = 0  # requests for any span that are not answered
         self._hungry = True  # it could ask for more than anybody gives
-        self._follow_at = self._period_at = 0.0
+        self._follow_at = self._period_at = self._changed_at = 0.0
         self._pace = Pace(limits.rate_tau_s, limits.progress_s)
         self._ask_at = 0.0
         self._ask_wait = limits.ask_first_s
@@ -393,8 +393,8 @@ class Core:
             self._starving_since = None
         elif self._starving_since is None:
             self._starving_since = self._now
-        elif self._now - self._starving_since >= self._limits.starving_s:
-            self._starving_since = self._now
+        elif self._now - max(self._starving_since, self._changed_at) >= self._limits.starving_s:
+            self._changed_at = self._now
             self._change_neighbours(want)
         if (self._circle.few or self._starving_since is not None) and self._now >= self._ask_at:
             self._ask_at = self._now + self._ask_wait * self._jitter()

@@ -92,3 +92,18 @@ def test_counts_of_a_power_of_two_or_more() -> None:
     for bits in (0b1111, 0b0111, 0b0011, 0b0001):
         rarity.add(bits)
     assert [rarity.powers(digit) for digit in range(4)] == [0b1111, 0b0111, 0b0001, 0]
+
+
+def test_the_last_of_a_rack_brings_in_what_its_dead_mates_were_to_bring() -> None:
+    circle = Circle(info("me"), SPANS, Limits(), random.Random(1))
+    for peer in (info("mate"), info("far", "r2")):
+        circle.meet(peer, alive=True)
+        circle.adopt(peer.name)
+    circle.hear("far", full(SPANS), replaces=True, now=0.0)
+    circle.bar(starving=False)
+    far = circle.neighbours["far"]
+    assert far.may_give() != full(SPANS)
+    circle.remove(circle.neighbours["mate"])
+    circle.bury("mate", now=1.0)
+    circle.bar(starving=False)
+    assert far.may_give() == full(SPANS)
