@@ -458,7 +458,7 @@ class Simulation:
         if chosen or (node.info.name, span) in peer.chosen:
             peer.chosen.discard((node.info.name, span))
             event = SpanChosen(peer.info.name, span)
-            self.after(self.scene.latency, lambda: self.tell(node, event))
+            self.after(0.0, lambda: self.tell(node, event))  # before its transfer can break
         breaks = self.rng.random() < self.scene.loss
         left = self.scene.span_bytes * (self.rng.random() if breaks else 1.0)
         flow = Flow(peer, node, span, left, breaks, at=self.now)

@@ -368,7 +368,7 @@ class Core:
             able = [
                 neighbour
                 for neighbour in self._neighbours.values()
-                if (neighbour.have & ~neighbour.barred) >> span & 1
+                if neighbour.have >> span & 1
                 and neighbour.not_before <= self._now
                 and not neighbour.asked_any
                 and len(neighbour.in_flight) < self._limits.peer_requests_max

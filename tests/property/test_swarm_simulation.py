@@ -72,7 +72,7 @@ def test_a_fifth_of_the_peers_may_die_on_the_way() -> None:
 def test_racks_make_no_islands() -> None:
     outcome = simulate(Scene(nodes=40, spans=128, racks=8, seed=4))
     assert outcome.complete == 40
-    assert outcome.ratio < 2
+    assert outcome.ratio < 2.2  # a span waits for the one that brings it in
     # Without regard to racks, each of the 5 nodes of a rack would take 7 of 8 spans from outside.
     assert 0.8 <= outcome.uplink_copies < 2  # the rack of the seeder needs none
 
