@@ -6,6 +6,7 @@ failed, the later ones are not begun: the failure shows within minutes.
 """
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,9 @@ collect_ignore = [] if "NODECTL_IN_GUEST" in os.environ else ["guest/inside"]
 _QUICK_FOLDERS = ("unit", "contract", "property")
 _FIRST_FILES = ("test_linters.py", "test_house.py")
 _LATE_MARKERS = ("root", "netns", "package", "slow", "guest")
+# A shell that runs this behind an & has it ignore Ctrl-C, and all that the tests start inherits it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 _LATE = 10  # stages from here on are the ones that a quick failure stops
 
 
