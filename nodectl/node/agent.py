@@ -146,6 +146,7 @@ class Agent:
         self._restore_argv = restore_argv
         self._pace = pace or Pace()
         self._roots: dict[Root, str] = {}  # offered, with the image's name; the last one at the end
+        self._looked_at: set[Root] = set()  # held, and offered once if they were to be
         self._fetching: set[Root] = set()
         self._forgotten: dict[Root, float] = {}  # loop time at which to announce it again
         self._turn = asyncio.Semaphore(1)
@@ -154,7 +155,7 @@ class Agent:
     async def run(self) -> None:
         """Serve what is held, and work, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            await self._offer_all()
+            await self._offer_new()
             group.create_task(self._announce_forever())
             await self._poll_forever(group)
 
@@ -366,11 +367,13 @@ class Agent:
         self._roots[held.root] = held.name
         self._forgotten.pop(held.root, None)
 
-    async def _offer_all(self) -> None:
-        """Serve what this node held when it stopped; one bad root does not hide the others."""
+    async def _offer_new(self) -> None:
+        """Serve what came to be held, captured by now too; one bad root hides no other."""
         held_roots = sorted(self._state.held_roots(), key=lambda held: held.generation)
         kept = last_of_each({held.root: held.name for held in held_roots}, _OFFERED_MAX)
-        for held in [held for held in held_roots if held.root in kept]:
+        new = kept - self._looked_at - self._roots.keys() - self._fetching
+        self._looked_at = {held.root for held in held_roots}
+        for held in [held for held in held_roots if held.root in new]:
             try:
                 await self._offer(held)
             except NodectlError as exc:
@@ -385,6 +388,7 @@ class Agent:
         now = asyncio.get_running_loop().time
         while True:
             self._news.clear()
+            await self._offer_new()
             self._drop_outdated()
             interval_s = _ANNOUNCE_S
             for root in [one for one in self._roots if self._forgotten.get(one, 0.0) <= now()]:

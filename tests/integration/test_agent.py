@@ -332,14 +332,21 @@ def test_of_what_was_captured_here_the_last_generations_are_served(
         async with running(lab.state) as controller, controller.operator() as operator:
             c, n1 = [await lab.node(controller, name) for name in ("c", "n1")]
             c.swarm.stored |= set(roots)
-            for number, (root, block) in enumerate(zip(roots, blocks, strict=True), 1):
+
+            async def capture(number: int) -> None:
+                root, block = roots[number - 1], blocks[number - 1]
                 await _publish(operator, root, block)
                 ticket = await operator.ticket(root)
                 c.state.hold_root(HeldRoot(
                     root=root, swarm_key=ticket.swarm_key, name="golden", generation=number,
                     root_block=block, complete=True, own=True,
                 ))  # fmt: skip
+
+            for number in (1, 2, 3):
+                await capture(number)
             async with c.serving(), n1.serving():
+                await _until(lambda: set(c.swarm.roots) == set(roots[1:3]))
+                await capture(4)  # while it serves: nobody has to name it first
                 await _until(lambda: set(c.swarm.roots) == set(roots[2:]))
                 job = await operator.create_job(
                     JobKind.FETCH, "golden", ["n1"], generation=1, options={"allow_rollback": True}
