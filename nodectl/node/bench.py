@@ -228,6 +228,7 @@ def _send(address: tuple[str, int], seconds: float) -> None:
     data = bytes(_CHUNK)
     until = time.perf_counter() + seconds
     with socket.create_connection(address, timeout=10.0) as connection, suppress(OSError):
+        connection.sendall(data)  # once, however busy the machine is
         while time.perf_counter() < until:
             connection.sendall(data)
 
