@@ -155,7 +155,7 @@ class Agent:
     async def run(self) -> None:
         """Serve what is held, and work, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            await self._offer_new()
+            await self._offer_new(self._state.held_roots())
             group.create_task(self._announce_forever())
             await self._poll_forever(group)
 
@@ -367,9 +367,9 @@ class Agent:
         self._roots[held.root] = held.name
         self._forgotten.pop(held.root, None)
 
-    async def _offer_new(self) -> None:
+    async def _offer_new(self, known: Sequence[HeldRoot]) -> None:
         """Serve what came to be held, captured by now too; one bad root hides no other."""
-        held_roots = sorted(self._state.held_roots(), key=lambda held: held.generation)
+        held_roots = sorted(known, key=lambda held: held.generation)
         kept = last_of_each({held.root: held.name for held in held_roots}, _OFFERED_MAX)
         new = kept - self._looked_at - self._roots.keys() - self._fetching
         self._looked_at = {held.root for held in held_roots}
@@ -388,8 +388,9 @@ class Agent:
         now = asyncio.get_running_loop().time
         while True:
             self._news.clear()
-            await self._offer_new()
-            self._drop_outdated()
+            held_roots = self._state.held_roots()
+            self._drop_outdated(held_roots)  # before anything waits, and a job adds to them
+            await self._offer_new(held_roots)
             interval_s = _ANNOUNCE_S
             for root in [one for one in self._roots if self._forgotten.get(one, 0.0) <= now()]:
                 interval_s = min(interval_s, self._interval(root, await self._announce(root)))
@@ -399,13 +400,13 @@ class Agent:
             except TimeoutError:
                 continue
 
-    def _drop_outdated(self) -> None:
+    def _drop_outdated(self, known: Sequence[HeldRoot]) -> None:
         """Serve no more what this node's state holds no more, nor all that was captured here.
 
         Else a node that runs for months would keep in memory, and announce, each generation that
         ever was. One that a job names is offered again.
         """
-        held = {one.root for one in self._state.held_roots()}
+        held = {one.root for one in known}
         kept = (held & last_of_each(self._roots, _OFFERED_MAX)) | self._fetching
         for root in [root for root in self._roots if root not in kept]:
             self._swarm.drop(root)
