@@ -66,30 +66,13 @@ def register(app: typer.Typer) -> None:
 def capture(
     name: Annotated[str, typer.Argument(help="Name of the image.")],
     tree: Annotated[Path, typer.Option("--tree", help="Directory to capture; / is this system.")],
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option("--exclude", metavar="PATTERN", help='Leave out, e.g. "/srv/*" or "*.o".'),
-    ] = None,
-    with_mount: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--with-mount", metavar="PATH", help="A mount point below that belongs to it."
-        ),
-    ] = None,
-    seal: Annotated[
-        str,
-        typer.Option(help="Leave out kernel, temporary and identity files: auto, yes or no."),
-    ] = "auto",
-    compress: Annotated[str, typer.Option(help="fast (zstd 3) or best (zstd 9).")] = "fast",
-    skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="Leave out what cannot be read.")
-    ] = False,
-    skip_changing: Annotated[
-        bool, typer.Option("--skip-changing", help="Leave out what changes while it is read.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be left out, and stop.")
-    ] = False,
+    exclude: ExcludeOption = None,
+    with_mount: MountOption = None,
+    seal: SealOption = "auto",
+    compress: CompressOption = "fast",
+    skip_unreadable: UnreadableOption = False,
+    skip_changing: ChangingOption = False,
+    dry_run: DryRunOption = False,
     state: StateOption = None,
     json_output: JsonOption = False,
 ) -> None:
