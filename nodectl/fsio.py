@@ -7,12 +7,13 @@ opened without following links, so that no link in that tree leads them out of i
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from nodectl.errors import UnsafePath
+from nodectl.errors import NodectlError, UnsafePath
 
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
@@ -27,6 +28,13 @@ def fsync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write all of `data`, however little of it each system call takes."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace `path` by `data` at once: a reader sees the old bytes or the new, never a part.
 
@@ -37,9 +45,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     try:
         try:
             os.fchmod(fd, mode)
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
+            write_all(fd, data)
             os.fsync(fd)
         finally:
             os.close(fd)
@@ -54,6 +60,24 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 def write_private(path: Path, data: bytes) -> None:
     """Write a secret: as `write_atomic`, readable by its owner alone."""
     write_atomic(path, data, mode=PRIVATE_FILE)
+
+
+@contextlib.contextmanager
+def sole_holder(lock: Path, refusal: NodectlError) -> Iterator[None]:
+    """Hold the lock file `lock` (made if missing) while the block runs; the kernel ends it, too.
+
+    Raises:
+        NodectlError: `refusal`: another process holds it.
+    """
+    fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise refusal from None
+        yield
+    finally:
+        os.close(fd)
 
 
 def make_private_folder(path: Path) -> None:
@@ -160,9 +184,7 @@ def write_beneath(
             if label:
                 os.setxattr(fd, "security.selinux", label)
             os.fchmod(fd, mode)  # last: nobody else reads a secret before it has its owner
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
+            write_all(fd, data)
             os.fsync(fd)
         finally:
             os.close(fd)

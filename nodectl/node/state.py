@@ -24,7 +24,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from nodectl.errors import AlreadyThere, NoRealm, PathUnreadable, StoreBusy
-from nodectl.fsio import PRIVATE_FILE, fsync_folder, make_private_folder, write_private
+from nodectl.fsio import (
+    fsync_folder,
+    make_private_folder,
+    sole_holder,
+    write_private,
+)
 from nodectl.ids import Root, checked_name, id_from_hex
 from nodectl.trust.ca import Credential
 from nodectl.trust.keys import ContentKeys
@@ -174,19 +179,12 @@ class StateFolder:
         Raises:
             StoreBusy: another one does.
         """
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        fd = os.open(self.folder / "serve.lock", flags, PRIVATE_FILE)
-        try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as exc:
-                raise StoreBusy(
-                    f"another nodectl serve uses {self.folder}",
-                    hint="end it first, or name another --state",
-                ) from exc
+        busy = StoreBusy(
+            f"another nodectl serve uses {self.folder}",
+            hint="end it first, or name another --state",
+        )
+        with sole_holder(self.folder / "serve.lock", busy):
             yield
-        finally:
-            os.close(fd)
 
     def forget_membership(self) -> None:
         """Remove node.json and the keys of all swarms; the store's frames stay."""

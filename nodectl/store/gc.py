@@ -24,6 +24,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from typing import Any
 from blake3 import blake3
 
 from nodectl.errors import StoreBusy
-from nodectl.fsio import write_private
+from nodectl.fsio import sole_holder, write_private
 from nodectl.ids import FrameId
 from nodectl.store.disk import DiskStore
 from nodectl.store.lease import living_leases
@@ -137,19 +138,12 @@ def collect(store: DiskStore, live: Live, options: GcOptions) -> GcReport:
     return report
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    fd = os.open(folder / "gc.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise StoreBusy(
-                f"another gc works on the store {folder}", hint="wait until it has ended"
-            ) from exc
-        yield
-    finally:
-        os.close(fd)
+def _alone(folder: Path) -> AbstractContextManager[None]:
+    busy = StoreBusy(
+        f"another gc works on the store {folder}",
+        hint="wait until it has ended",
+    )
+    return sole_holder(folder / "gc.lock", busy)
 
 
 def _waits(store: DiskStore) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from typing import NamedTuple, Self
 
 from blake3 import blake3
 
-from nodectl.fsio import fsync_folder
+from nodectl.fsio import fsync_folder, write_all
 from nodectl.ids import ChunkId, FrameId
 from nodectl.store.model import StoredFrame
 from nodectl.store.refusals import as_store_error
@@ -152,8 +152,7 @@ class PackWriter:
         self._pending.clear()
         self._pending_bytes = 0
         try:
-            while data:
-                data = data[os.write(self._fd, data) :]
+            write_all(self._fd, data)
         except OSError as exc:
             self._abandon()
             raise as_store_error(exc, self._folder) from exc

@@ -11,17 +11,17 @@ the last one done and what was found.
 """
 
 import contextlib
-import fcntl
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nodectl.errors import StoreBusy
-from nodectl.fsio import write_private
+from nodectl.fsio import sole_holder, write_private
 from nodectl.store.disk import DiskStore
 from nodectl.store.gc import read_rows, rewrite_pack
 from nodectl.store.packs import PACK_HEADER, RECORD, SUFFIX, PackedFrame, PackWriter, scan
@@ -117,20 +117,12 @@ class _Bucket:
             self._pacing.pause(ahead)
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    fd = os.open(folder / "scrub.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise StoreBusy(
-                f"another scrub works on the store {folder}",
-                hint="nodectl serve scrubs by itself; nodectl store status shows how far it is",
-            ) from exc
-        yield
-    finally:
-        os.close(fd)
+def _alone(folder: Path) -> AbstractContextManager[None]:
+    busy = StoreBusy(
+        f"another scrub works on the store {folder}",
+        hint="nodectl serve scrubs by itself; nodectl store status shows how far it is",
+    )
+    return sole_holder(folder / "scrub.lock", busy)
 
 
 def _keep(folder: Path, state: ScrubState) -> None:
