@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,20 +61,20 @@ class Result:
     max_rss_bytes: int
 
 
-class Rival:
+class Rival(ABC):
     """A program that moves one file: servers on host 0, and one command on each other host."""
 
     needs: Sequence[str] = ()
     port = 0  # that the server listens on; 0: nothing to wait for
     server_ends = False  # the server is the sender and ends by itself
 
+    @abstractmethod
     def server(self, case: Case) -> list[str]:
         """Return the command for host 0."""
-        raise NotImplementedError
 
+    @abstractmethod
     def client(self, case: Case, host: int) -> list[str]:
         """Return the command for another host; it ends, or says "done", when it has the file."""
-        raise NotImplementedError
 
 
 class Curl(Rival):
