@@ -14,7 +14,7 @@ from measure import REPOSITORY
 sys.path.insert(0, str(REPOSITORY))
 
 from nodectl.cli.main import main
-from nodectl.swarm.multicast import MulticastFeed
+from nodectl.multicast.receiver import MulticastFeed
 
 _LOST = 0.1
 

@@ -30,11 +30,11 @@ from nodectl.door import DoorLimits
 from nodectl.events import Event, Observer, StepProgress
 from nodectl.ids import Root
 from nodectl.listen import Address
+from nodectl.multicast.datagram import Session
 from nodectl.node.agent import Holding
 from nodectl.node.client import ControlClient, Limits, Peer
 from nodectl.node.join import join
 from nodectl.node.state import HeldRoot, Membership, StateFolder
-from nodectl.swarm.datagram import Session
 from nodectl.swarm.terms import Terms
 from nodectl.trust.realm import load_realm
 from nodectl.trust.token import Role, Token

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nodectl.errors import InvalidInput
-from nodectl.swarm.datagram import PORT, SESSION_BYTES, Session
+from nodectl.multicast.datagram import PORT, SESSION_BYTES, Session
 
 OPTION = "multicast"
 _BLOCK = (239, 192)

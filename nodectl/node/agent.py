@@ -29,6 +29,7 @@ from nodectl.errors import (
 )
 from nodectl.events import Observer, StepStarted
 from nodectl.ids import Root
+from nodectl.multicast.datagram import Session
 from nodectl.node.client import Assigned, ControlClient, Peer, Peers
 from nodectl.node.multicasting import MULTICAST_STEP, gathered, session_of
 from nodectl.node.renew import renew
@@ -37,7 +38,6 @@ from nodectl.node.restore import RestoreArgv, run_restore, target_of
 from nodectl.node.retention import last_of_each
 from nodectl.node.state import HeldRoot, Membership, StateFolder
 from nodectl.store.lease import lease
-from nodectl.swarm.datagram import Session
 from nodectl.swarm.terms import Terms
 from nodectl.trust.order import Order, verify_order
 from nodectl.trust.publisher import trusted_keys

@@ -19,12 +19,13 @@ from urllib.parse import urlsplit
 from nodectl.catalog.records import FINAL, Job, JobState, Task, WorkState
 from nodectl.errors import ControllerUnreachable, InvalidInput
 from nodectl.events import Note, Observer
+from nodectl.multicast.datagram import Session
+from nodectl.multicast.receiver import MulticastFeed, listening
+from nodectl.multicast.sender import send
 from nodectl.node.client import ControlClient, JobView, WorkRow
 from nodectl.swarm.bitfield import full
 from nodectl.swarm.client import FetchOptions
-from nodectl.swarm.datagram import Session
 from nodectl.swarm.model import PeerInfo
-from nodectl.swarm.multicast import MulticastFeed, listening, send
 from nodectl.swarm.rate import RateLimiter
 from nodectl.swarm.share import Share
 from nodectl.swarm.transfer import Transfer, open_session

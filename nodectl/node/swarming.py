@@ -23,6 +23,7 @@ from nodectl.errors import NodectlError
 from nodectl.events import NullObserver, Observer
 from nodectl.ids import FrameId, Root
 from nodectl.listen import Address, listening
+from nodectl.multicast.datagram import Session
 from nodectl.node.agent import Holding
 from nodectl.node.client import ControlClient, Peer
 from nodectl.node.multicasting import MULTICAST_STEP, lacked, receiving, sending
@@ -32,7 +33,6 @@ from nodectl.store.model import NO_CHUNK, Store, StoredFrame
 from nodectl.swarm.bitfield import to_hex
 from nodectl.swarm.client import FetchOptions, FetchReport, fetch
 from nodectl.swarm.conduct import Conduct
-from nodectl.swarm.datagram import Session
 from nodectl.swarm.feed import Feed
 from nodectl.swarm.keys import SwarmKeys
 from nodectl.swarm.model import PeerInfo, Phase

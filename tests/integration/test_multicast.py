@@ -19,11 +19,12 @@ import pytest
 from commands import WAIT_S, Commands
 from swarm_lab import KEY, Lab, Peer, lab, make_frames, make_task
 
+from nodectl.multicast.datagram import Kind, Seal, Session
+from nodectl.multicast.receiver import NAME, MulticastFeed, listening
+from nodectl.multicast.sender import SendReport, send
 from nodectl.swarm.bitfield import full
 from nodectl.swarm.client import FetchReport
-from nodectl.swarm.datagram import Kind, Seal, Session
 from nodectl.swarm.feed import Brought
-from nodectl.swarm.multicast import NAME, MulticastFeed, SendReport, listening, send
 from nodectl.swarm.rate import RateLimiter
 
 FRAMES = make_frames(600, 6000)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodectl.swarm.assembler import OPEN_MAX, Assembler, Closed, whole_frames
+from nodectl.multicast.assembler import OPEN_MAX, Assembler, Closed, whole_frames
+from nodectl.multicast.datagram import PIECE, Datagram, Seal
 from nodectl.swarm.bitfield import full
-from nodectl.swarm.datagram import PIECE, Datagram, Seal
 
 KEY, NUMBER = bytes(range(32)), b"sessions"
 SEAL = Seal(KEY, NUMBER)

@@ -8,7 +8,7 @@ import pytest
 
 from nodectl.controller.multicast import with_session
 from nodectl.errors import InvalidInput
-from nodectl.swarm.datagram import Session
+from nodectl.multicast.datagram import Session
 
 
 def test_each_job_gets_a_group_and_a_number_of_its_own() -> None:

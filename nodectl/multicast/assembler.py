@@ -9,8 +9,8 @@ be open, whatever comes.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from nodectl.multicast.datagram import PIECE
 from nodectl.swarm.bitfield import full
-from nodectl.swarm.datagram import PIECE
 
 OPEN_MAX = 4  # spans half-assembled at one time; the sender is past a span that falls out
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodectl.swarm.datagram import DATAGRAM, PIECE, Kind, Seal, Session
+from nodectl.multicast.datagram import DATAGRAM, PIECE, Kind, Seal, Session
 
 KEY = bytes(range(32))
 NUMBER = b"12345678"
