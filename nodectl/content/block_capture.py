@@ -9,17 +9,16 @@ from nodectl.content.block import BlockManifestWriter
 from nodectl.content.block_format import BlockChunk
 from nodectl.content.block_source import BlockSource
 from nodectl.content.chunker import BLOCK, RANGE, cut
-from nodectl.content.frame import FrameCodec, FrameRef
+from nodectl.content.frame import FrameCodec
 from nodectl.content.manifest import Extent, RootBlock
-from nodectl.content.stored_manifest import stored
+from nodectl.content.sealing import ChunkSealer
 from nodectl.content.workers import WorkerPool
 from nodectl.errors import PathUnreadable
 from nodectl.events import Observer, StepProgress
-from nodectl.ids import ChunkId, Root
+from nodectl.ids import Root
 from nodectl.store.disk import DiskStore
-from nodectl.store.index import Index
 from nodectl.store.model import StoredFrame
-from nodectl.store.packs import PackedFrame, PackWriter
+from nodectl.store.packs import PackedFrame
 
 STEP = "capture"
 # Bytes read at once: many chunks, and little enough to be in the processor's cache when hashed.
@@ -59,32 +58,23 @@ class _RangeHandler:
     def __init__(self, source: BlockSource, packs: Path, index: Path, codec: FrameCodec) -> None:
         self._path = source.path
         self._reader = source.open()
-        self._codec = codec
-        self._index = Index(index)
-        self._writer = PackWriter(packs)
+        self._sealer = ChunkSealer(packs, index, codec)
         self._window = memoryview(bytearray(WINDOW))
-        self._placed: list[PackedFrame] = []
-        self._written: dict[ChunkId, FrameRef] = {}
 
     def handle(self, job: RangeJob) -> RangeResult:
         """Read, cut and seal one range."""
         chunks = [
-            BlockChunk(offset, self._chunk(plain))
+            BlockChunk(offset, self._sealer.ref(plain))
             for begin, length in job.extents
             for offset, plain in self._cut(begin, begin + length)
         ]
         # Durable with each range: at most 64 MiB of plain bytes are done again after a crash.
-        if self._placed:
-            self._writer.sync()
-        placed, self._placed = self._placed, []
-        self._written.clear()
-        return RangeResult(job.number, chunks, placed)
+        return RangeResult(job.number, chunks, self._sealer.durable())
 
     def finish(self) -> RangeResult:
         """Close the last pack."""
-        self._writer.close()
         self._reader.close()
-        return RangeResult(-1, [], self._placed)
+        return RangeResult(-1, [], self._sealer.close())
 
     def _cut(self, begin: int, end: int) -> Iterator[tuple[int, memoryview]]:
         """Yield offset and bytes of the chunks of a piece, which is read window by window.
@@ -117,19 +107,6 @@ class _RangeHandler:
             if not got:
                 raise PathUnreadable(f"{self._path} became smaller while it was read")
             done += got
-
-    def _chunk(self, plain: memoryview) -> FrameRef:
-        chunk_id = self._codec.chunk_id(plain)
-        ref = self._written.get(chunk_id)
-        if ref is not None:
-            return ref
-        known = self._index.find_chunk(chunk_id)
-        if known is not None:
-            return FrameRef(chunk_id, known.frame_id, known.plain_len, known.sealed_len)
-        frame = self._codec.seal(plain, chunk_id)
-        self._placed.append(self._writer.append(stored(frame)))
-        self._written[chunk_id] = frame.ref
-        return frame.ref
 
 
 def range_jobs(size: int, extents: tuple[Extent, ...]) -> Iterator[RangeJob]:

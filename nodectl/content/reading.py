@@ -16,12 +16,9 @@ from typing import NamedTuple
 
 from nodectl.content.frame import FrameCodec, FrameRef
 from nodectl.content.manifest import XATTRS_MAX, Extent, XAttrs, chunk_places
-from nodectl.content.stored_manifest import stored
+from nodectl.content.sealing import ChunkSealer
 from nodectl.errors import PathUnreadable
-from nodectl.ids import ChunkId
-from nodectl.store.index import Index
-from nodectl.store.packs import PackedFrame, PackWriter
-from nodectl.units import MIB
+from nodectl.store.packs import PackedFrame
 
 _ATTEMPTS = 4
 _SETTLE_NS = 20_000_000  # two steps of the slowest usual clock of the kernel (100 Hz)
@@ -30,10 +27,6 @@ _BLOCK = 4096  # holes are whole blocks of this size
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # XFS shows root each ACL a second time under its own names; they follow the ACL by themselves.
 _SHADOWS = frozenset({"trusted.SGI_ACL_FILE", "trusted.SGI_ACL_DEFAULT"})
-# Between two durable points of a worker, whichever comes first. Of a frame that is not in the index
-# yet, worker and parent keep about a kilobyte.
-_SYNC_AFTER = 64 * MIB  # sealed bytes
-_SYNC_AFTER_FRAMES = 10_000
 
 
 class Signature(NamedTuple):
@@ -91,32 +84,17 @@ class CaptureHandler:
     def __init__(self, tree: Path, packs: Path, index: Path, codec: FrameCodec) -> None:
         """Open the index and get ready to write."""
         self._tree = os.fsencode(tree)
-        self._codec = codec
-        self._index = Index(index)
-        self._writer = PackWriter(packs)
+        self._sealer = ChunkSealer(packs, index, codec)
         self._flags = _OPEN | (os.O_NOATIME if os.geteuid() == 0 else 0)
-        self._written: dict[ChunkId, FrameRef] = {}  # since the last durable point
-        self._placed: list[PackedFrame] = []
-        self._placed_bytes = 0
 
     def handle(self, job: list[FileJob]) -> BatchResult:
         """Read some files."""
-        return BatchResult([self._file(one) for one in job], self._durable())
+        files = [self._file(one) for one in job]
+        return BatchResult(files, self._sealer.durable() if self._sealer.is_due else [])
 
     def finish(self) -> BatchResult:
         """Close the last pack."""
-        self._writer.close()
-        placed, self._placed = self._placed, []
-        return BatchResult([], placed)
-
-    def _durable(self) -> list[PackedFrame]:
-        """Return frames for the index when it is time to make them durable."""
-        if self._placed_bytes < _SYNC_AFTER and len(self._placed) < _SYNC_AFTER_FRAMES:
-            return []
-        self._writer.sync()
-        placed, self._placed, self._placed_bytes = self._placed, [], 0
-        self._written.clear()
-        return placed
+        return BatchResult([], self._sealer.close())
 
     def _file(self, job: FileJob) -> FileResult:
         path = self._tree + b"/" + job.path
@@ -170,21 +148,7 @@ class CaptureHandler:
             plain = os.pread(fd, length, offset)
             if len(plain) != length:
                 raise _Changed
-            yield self._chunk(plain)
-
-    def _chunk(self, plain: bytes) -> FrameRef:
-        chunk_id = self._codec.chunk_id(plain)
-        ref = self._written.get(chunk_id)
-        if ref is not None:
-            return ref
-        known = self._index.find_chunk(chunk_id)
-        if known is not None:
-            return FrameRef(chunk_id, known.frame_id, known.plain_len, known.sealed_len)
-        frame = self._codec.seal(plain, chunk_id)
-        self._placed.append(self._writer.append(stored(frame)))
-        self._placed_bytes += len(frame.sealed)
-        self._written[chunk_id] = frame.ref
-        return frame.ref
+            yield self._sealer.ref(plain)
 
 
 def _settle(fd: int, signature: Signature) -> None:

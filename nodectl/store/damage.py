@@ -11,14 +11,11 @@ import functools
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from nodectl.errors import NodectlError, StoreInvalid
-from nodectl.store.packs import PACK_HEADER, RECORD_MAX, PackedFrame
 from nodectl.store.refusals import is_read_only, no_space, read_only
 
-_OFFSET_MAX = 1 << 40  # far beyond any pack
-_ID_BYTES = 32
 # The second: no room for the 32 KiB that processes share (the -shm file).
 _FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 # 0: from Python's side of SQLite (text that is no UTF-8), or our own check. ERROR: a table is gone.
@@ -100,21 +97,3 @@ def telling(method: Callable[Concatenate[H, P], R]) -> Callable[Concatenate[H, P
             ) from exc
 
     return told
-
-
-def checked(row: tuple[Any, ...]) -> PackedFrame:
-    """Return a row of the index, which a flipped bit may have given any type and any number."""
-    frame = PackedFrame._make(row)
-    try:
-        right = (
-            0 < frame.sealed_len <= RECORD_MAX
-            and len(PACK_HEADER) <= frame.offset < _OFFSET_MAX
-            and 0 <= frame.plain_len < _OFFSET_MAX
-            and len(frame.frame_id) == len(frame.chunk_id) == _ID_BYTES
-            and frame.pack.isalnum()
-        )
-    except (TypeError, AttributeError):
-        right = False
-    if not right:
-        raise sqlite3.DatabaseError("it has a row that cannot be")
-    return frame

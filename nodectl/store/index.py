@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from nodectl.ids import ChunkId, FrameId
-from nodectl.store.damage import checked, telling
-from nodectl.store.packs import RECORD, PackedFrame
+from nodectl.store.damage import telling
+from nodectl.store.marking import Marking
+from nodectl.store.packs import PackedFrame
+from nodectl.store.rows import COLUMNS, VALUES, checked, is_true, proof_of, row_of
 
 # One step for each version: an index of an older one is brought up, not made again.
 _SCHEMAS = (
@@ -44,12 +46,17 @@ CREATE TABLE condemned (
 CREATE INDEX condemned_by_chunk ON condemned (chunk_id);
 CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """,
+    """
+ALTER TABLE frames ADD COLUMN proof BLOB NOT NULL DEFAULT x'';
+UPDATE frames SET proof = proof_of(frame_id, chunk_id, pack, offset, sealed_len, plain_len);
+ALTER TABLE condemned ADD COLUMN proof BLOB NOT NULL DEFAULT x'';
+UPDATE condemned SET proof = proof_of(frame_id, chunk_id, pack, offset, sealed_len, plain_len);
+""",
 )
 # At random, not counted: a power cut may set the index back, and no number may come twice.
 _REMOVED = "UPDATE removals SET count = abs(random() / 2)"
 _BUSY_TIMEOUT_S = 60.0
 _PARAMETERS = 500  # of one query; SQLite takes 32,766, more than a few hundred gain nothing
-_COLUMNS = "frame_id, chunk_id, pack, offset, sealed_len, plain_len"
 
 
 _open_indexes: "weakref.WeakSet[Index]" = weakref.WeakSet()
@@ -104,6 +111,7 @@ class Index:
 
     def _prepare(self) -> None:
         self._connection().execute("PRAGMA journal_mode = WAL")
+        self._connection().create_function("proof_of", 6, proof_of, deterministic=True)
         with self.transaction() as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version > len(_SCHEMAS):
@@ -144,7 +152,7 @@ class Index:
             ends[row.pack] = max(ends.get(row.pack, 0), row.offset + row.sealed_len)
         with self.transaction() as connection:
             connection.executemany(
-                f"INSERT OR IGNORE INTO frames ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", rows
+                f"INSERT OR IGNORE INTO frames ({COLUMNS}) VALUES ({VALUES})", map(row_of, rows)
             )
             connection.executemany(
                 "INSERT INTO packs (pack, indexed) VALUES (?, ?) ON CONFLICT (pack)"
@@ -160,10 +168,10 @@ class Index:
     @telling
     def find_many(self, frame_ids: Sequence[FrameId]) -> dict[FrameId, PackedFrame]:
         """Return where those of `frame_ids` stand that are here; one query for many of them."""
-        rows = self._select(_COLUMNS, "frames", frame_ids)
+        rows = self._select(COLUMNS, "frames", frame_ids)
         places = {row[0]: checked(row) for row in rows}
         saved = self._saved([one for one in frame_ids if one not in places])
-        rows = self._select(_COLUMNS, "frames", saved)
+        rows = self._select(COLUMNS, "frames", saved)
         return places | {row[0]: checked(row) for row in rows}
 
     @telling
@@ -222,7 +230,7 @@ class Index:
 
     def _find(self, column: str, value: bytes) -> PackedFrame | None:
         connection = self._connection()
-        query = f"SELECT {_COLUMNS} FROM {{}} WHERE {column} = ? LIMIT 1"
+        query = f"SELECT {COLUMNS} FROM {{}} WHERE {column} = ? LIMIT 1"
         row = connection.execute(query.format("frames"), (value,)).fetchone()
         if row is not None:
             return checked(row)
@@ -287,15 +295,30 @@ class Index:
             for table in ("frames", "condemned", "packs"):
                 connection.execute(f"DELETE FROM {table} WHERE pack = ?", (pack,))
             connection.executemany(
-                f"INSERT OR IGNORE INTO frames ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",
-                [copy for frame_id, copy in copies.items() if frame_id in here],
+                f"INSERT OR IGNORE INTO frames ({COLUMNS}) VALUES ({VALUES})",
+                [row_of(copy) for frame_id, copy in copies.items() if frame_id in here],
             )
             connection.executemany("INSERT OR REPLACE INTO packs VALUES (?, ?)", ends.items())
             connection.execute(_REMOVED)
         return True
 
+    @telling
+    def drop_untrue(self, pack: str) -> int:
+        """Remove the rows of a pack that are not what was written; return how many there were."""
+        dropped = 0
+        with self.transaction() as connection:
+            for table in ("frames", "condemned"):
+                query = f"SELECT {COLUMNS} FROM {table} WHERE pack = ?"
+                rows = connection.execute(query, (pack,)).fetchall()
+                bad = [(row[0], pack) for row in rows if not is_true(row)]
+                connection.executemany(f"DELETE FROM {table} WHERE frame_id = ? AND pack = ?", bad)
+                dropped += len(bad)
+            if dropped:
+                connection.execute(_REMOVED)
+        return dropped
+
     @contextlib.contextmanager
-    def marking(self) -> Iterator["Marking"]:
+    def marking(self) -> Iterator[Marking]:
         """Yield an empty set of frames to compare the rows with."""
         connection = self._connection()
         try:
@@ -307,14 +330,14 @@ class Index:
     def rows_of(self, pack: str) -> list[PackedFrame]:
         """Return the rows of one pack in the order of its file, without the condemned."""
         rows = self._connection().execute(
-            f"SELECT {_COLUMNS} FROM frames WHERE pack = ? ORDER BY offset", (pack,)
+            f"SELECT {COLUMNS} FROM frames WHERE pack = ? ORDER BY offset", (pack,)
         )
         return [checked(row) for row in rows]
 
     @telling
     def condemned(self) -> list[PackedFrame]:
         """Return the rows of the condemned frames."""
-        rows = self._connection().execute(f"SELECT {_COLUMNS} FROM condemned")
+        rows = self._connection().execute(f"SELECT {COLUMNS} FROM condemned")
         return [checked(row) for row in rows]
 
     @telling
@@ -379,62 +402,5 @@ class Index:
 
     def rows(self) -> Iterator[PackedFrame]:
         """Yield all rows, by FrameId."""
-        cursor = self._connection().execute(f"SELECT {_COLUMNS} FROM frames ORDER BY frame_id")
+        cursor = self._connection().execute(f"SELECT {COLUMNS} FROM frames ORDER BY frame_id")
         return (checked(row) for row in cursor)
-
-
-class Marking:
-    """A set of frames, kept in a temporary table: a large store's would not fit in memory."""
-
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        """Begin an empty set; see `Index.marking`."""
-        self.path = path
-        self._connection = connection
-        connection.execute("CREATE TEMP TABLE marked (frame_id BLOB PRIMARY KEY) WITHOUT ROWID")
-
-    @telling
-    def mark(self, frame_ids: Iterable[FrameId]) -> None:
-        """Add frames, known here or not."""
-        self._connection.execute("BEGIN")
-        self._connection.executemany(
-            "INSERT OR IGNORE INTO marked VALUES (?)", [(one,) for one in frame_ids]
-        )
-        self._connection.execute("COMMIT")
-
-    @telling
-    def count(self) -> int:
-        """Return how many frames of the set are here."""
-        query = "SELECT count(*) FROM frames WHERE frame_id IN marked"
-        return int(self._connection.execute(query).fetchone()[0])
-
-    @telling
-    def needed(self) -> dict[str, int]:
-        """Return for each pack the bytes of the records that are in the set."""
-        rows = self._connection.execute(
-            f"SELECT pack, sum(sealed_len + {RECORD.size}) FROM frames"
-            " WHERE frame_id IN marked GROUP BY pack"
-        )
-        return dict(rows)
-
-    @telling
-    def lost(self) -> set[FrameId]:
-        """Return those of the set that are neither here nor condemned."""
-        rows = self._connection.execute(
-            "SELECT frame_id FROM marked WHERE frame_id NOT IN (SELECT frame_id FROM frames)"
-            " AND frame_id NOT IN (SELECT frame_id FROM condemned)"
-        )
-        return {FrameId(row[0]) for row in rows}
-
-    @telling
-    def dead(self, pack: str) -> list[PackedFrame]:
-        """Return the rows of a pack that are not in the set."""
-        rows = self._connection.execute(
-            f"SELECT {_COLUMNS} FROM frames WHERE pack = ? AND frame_id NOT IN marked", (pack,)
-        )
-        return [checked(row) for row in rows]
-
-    @telling
-    def marked_of_condemned(self) -> list[FrameId]:
-        """Return the condemned frames that are in the set."""
-        rows = self._connection.execute("SELECT frame_id FROM condemned WHERE frame_id IN marked")
-        return [FrameId(row[0]) for row in rows]

@@ -132,6 +132,8 @@ def _keep(folder: Path, state: ScrubState) -> None:
 def _scrubbed(store: DiskStore, pack: str, state: ScrubState, bucket: _Bucket) -> ScrubState:
     """Return the state after one pack more."""
     path = store.packs / f"{pack}{SUFFIX}"
+    # What such a row hid is found below by its record, as a frame that the index does not know.
+    store.index.drop_untrue(pack)
     try:
         checked, whole = _check(store, path, bucket)
     except FileNotFoundError:  # gc was quicker
@@ -149,18 +151,17 @@ def _scrubbed(store: DiskStore, pack: str, state: ScrubState, bucket: _Bucket) -
     store.index.save(row.frame_id for row in store.index.condemned() if row.pack == pack)
     # First of all nobody shall get a bad frame; the rest is copied when no writer is in the way.
     said = _records(store, path)
-    bad, disputed = _bad_rows(store, path, said)
-    store.index.drop((*bad, *disputed))
-    # What a damaged row hid. Of what is disputed nobody knows what it is.
+    rows = store.index.rows_of(pack)
+    bad = [row for row, sealed in read_rows(path, rows) if sealed is None]
+    store.index.drop(bad)
     hidden = store.index.unknown([frame.frame_id for frame in said.values()])
-    hidden -= {frame.frame_id for frame in disputed}
     found = [frame for frame in said.values() if frame.frame_id in hidden]
     store.index.add(found, advance=False)
     with PackWriter(store.packs) as writer:
         lost = rewrite_pack(store, pack, writer)
     # Where a whole frame of another name stands, the row was wrong, and no frame is lost by it.
     bad = [row for row in bad if said.get(row.offset, row).frame_id == row.frame_id]
-    gone = {frame.frame_id for frame in (*bad, *disputed, *(lost or ()))}
+    gone = {frame.frame_id for frame in (*bad, *(lost or ()))}
     store.find_again(gone)
     names = [frame_id.hex() for frame_id in store.missing(sorted(gone))]
     return replace(
@@ -214,23 +215,6 @@ def _records(store: DiskStore, path: Path) -> dict[int, PackedFrame]:
         finally:
             os.close(fd)
     return {}
-
-
-def _bad_rows(
-    store: DiskStore, path: Path, said: dict[int, PackedFrame]
-) -> tuple[list[PackedFrame], list[PackedFrame]]:
-    """Return the rows of a pack whose bytes are not what they say, and the disputed ones.
-
-    Of those the bytes are right, and the index and the record's header disagree about what they
-    are: which of the two is wrong cannot be told without the realm's keys.
-    """
-    bad, disputed = [], []
-    for row, sealed in read_rows(path, store.index.rows_of(path.stem)):
-        if sealed is None:
-            bad.append(row)
-        elif said.get(row.offset, row) != row:
-            disputed.append(row)
-    return bad, disputed
 
 
 def _forget_unplaced(store: DiskStore) -> None:

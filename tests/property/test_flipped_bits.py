@@ -85,14 +85,9 @@ def test_a_flipped_bit_in_the_index_loses_no_frame(tmp_path: Path) -> None:
         else:
             pytest.fail(f"byte {at}: the store is refused again and again")
         with DiskStore(folder) as store:
-            missing = store.missing(IDS)
-            # Whether header or index is right cannot be told of a frame's own description.
+            assert store.missing(IDS) == [], at
             state = scrub(store, FAST, restart=True)
             assert state.damaged == (), at
-            assert len(missing) <= 1, at
-            for one in FRAMES:
-                assert one.frame_id in missing or store.get(one.frame_id) == one.sealed, at
-            store.put_many(FRAMES)
             assert [store.get(one) for one in IDS] == [one.sealed for one in FRAMES], at
         shutil.rmtree(folder)
     assert told > 0

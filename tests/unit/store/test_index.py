@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def test_a_full_disk_is_said_so_and_the_next_transaction_works(tmp_path: Path) -
 
 def test_an_error_inside_leaves_nothing_of_a_transaction(tmp_path: Path) -> None:
     index = Index(tmp_path / "index.sqlite")
-    with pytest.raises(sqlite3.Error):
+    with pytest.raises(struct.error):
         index.add([row(1), row(2)._replace(plain_len=object())])
     assert list(index.rows()) == []
     index.add([row(1)])

@@ -7,6 +7,7 @@ from small_frames import frame, ids
 
 from nodectl.ids import FrameId
 from nodectl.store.disk import DiskStore
+from nodectl.store.packs import PACK_HEADER
 from nodectl.store.scrub import Pacing, ScrubState, last_scrub, scrub
 
 FAST = Pacing(rate=0, now=lambda: 5.0, monotonic=lambda: 0.0, pause=lambda _: None)
@@ -117,18 +118,39 @@ def test_a_pass_goes_on_where_it_was_stopped(
         assert (done.packs, done.frames, done.began, done.ended) == (3, 12, 1.0, 5.0)
 
 
-def test_a_damaged_index_row_is_no_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    ["sealed_len = 9", "plain_len = 9", "offset = 90", "pack = 'none'", "proof = x'00'"],
+)
+def test_what_a_damaged_row_of_the_index_hid_is_taken_from_the_pack(
+    tmp_path: Path, change: str
+) -> None:
     _fill(tmp_path, 1, 2, 3)
     with DiskStore(tmp_path) as store:
         with store.index.transaction() as connection:
-            connection.execute("UPDATE frames SET plain_len = 9 WHERE frame_id = ?", ids40(2))
-            connection.execute("UPDATE frames SET pack = 'none' WHERE frame_id = ?", ids40(3))
+            connection.execute(f"UPDATE frames SET {change} WHERE frame_id = ?", ids40(2))
         state = scrub(store, FAST)
-        assert frame(2, 40).frame_id.hex() in state.damaged
-        good = [n for n in (1, 2, 3) if not store.missing([frame(n, 40).frame_id])]
-        for number in good:
+        assert (state.damaged, store.missing([frame(n, 40).frame_id for n in (1, 2, 3)])) == (
+            (),
+            [],
+        )
+        for number in (1, 2, 3):
             assert store.get(frame(number, 40).frame_id) == frame(number, 40).sealed
-        assert 1 in good
+        assert {row.plain_len for row in store.index.rows()} == {frame(1, 40).plain_len}
+
+
+def test_of_row_and_header_the_row_is_right(tmp_path: Path) -> None:
+    pack = _fill(tmp_path, 1, 2)
+    data = bytearray(pack.read_bytes())
+    data[len(PACK_HEADER) + 8] ^= 1  # the plain length in the first header
+    pack.write_bytes(data)
+    state = _scrub(tmp_path)
+    assert (state.damaged, state.rewritten) == ((), 1)
+    for path in tmp_path.glob("index.sqlite*"):
+        path.unlink()
+    with DiskStore(tmp_path) as store:
+        lengths = {row.frame_id: row.plain_len for row in store.index.rows()}
+    assert lengths == {frame(n, 40).frame_id: frame(n, 40).plain_len for n in (1, 2)}
 
 
 def ids40(number: int) -> tuple[FrameId]:
