@@ -22,6 +22,8 @@ from nodectl.controller.access_api import AccessApi
 from nodectl.controller.audit import Audit
 from nodectl.controller.auth import MEMBER, NODE, Gate, Heard
 from nodectl.controller.bell import Bell
+from nodectl.controller.cloning import CloneParts
+from nodectl.controller.cloning_api import CloningApi
 from nodectl.controller.inventory_api import InventoryApi
 from nodectl.controller.jobs import Jobs, Patience
 from nodectl.controller.members import Members
@@ -81,6 +83,7 @@ class ControlApi:
         self.inventory = InventoryApi(catalog, self._note)
         self.files = SiteFiles(catalog, realm, self.inventory.nodes)
         self._files_api = SiteFilesApi(self.files, self._note)
+        self.cloning = CloneParts(catalog, realm, self.inventory.nodes)
         self.releases = Releases(catalog, realm, clocks.now)
         self.terms = SwarmTerms(catalog, self.releases, self._note)
         self.tracker = Tracker(clocks.monotonic, clocks.rng, self.inventory.nodes.rack)
@@ -99,6 +102,7 @@ class ControlApi:
         self.members.use(realm)
         self.releases.use(realm)
         self.files.use(realm)
+        self.cloning.use(realm)
 
     def application(self) -> web.Application:
         """Return the aiohttp application."""
@@ -119,6 +123,7 @@ class ControlApi:
             ("DELETE", "/v1/nodes/{name}"): self._remove_node,
             **self.inventory.routes(),
             **self._files_api.routes(),
+            **CloningApi(self.cloning, self._note).routes(),
             **self._access_api.routes(),
             **self.terms.routes(),
             ("GET", "/v1/releases"): self._list_releases,

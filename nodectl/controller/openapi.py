@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nodectl.catalog.cloning import PartKind
 from nodectl.controller.policy import JOIN, POLICY
 from nodectl.trust.token import Role
 
@@ -70,7 +71,12 @@ _FILE_FIELDS: Mapping[str, Schema] = {
     "mode": {"type": "string", "pattern": "^0?[0-7]{3}$"},
 }
 _FILE = _object(**_FILE_FIELDS)
-_FILLED = _object(**_FILE_FIELDS, content={"type": "string", "contentEncoding": "base64"})
+_BASE64: Schema = {"type": "string", "contentEncoding": "base64"}
+_FILLED = _object(**_FILE_FIELDS, content=_BASE64)
+_PART_KIND: Schema = {"enum": [kind.value for kind in PartKind]}
+_TITLE: Schema = {"type": "string", "maxLength": 255}
+_PART_FIELDS: Mapping[str, Schema] = {"kind": _PART_KIND, "name": _NAME, "title": _TITLE}
+_PART = _object(**_PART_FIELDS, content=_BASE64)
 _INVENTORY = _object(inventory=_OBJECT, revision=_COUNT)
 _ACCESS = _object(nodes={"type": ["array", "null"], "items": _NAME, "maxItems": 20_000})
 _RATE: Schema = {"type": ["integer", "null"], "minimum": 1}
@@ -203,6 +209,22 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         summary="What the member itself is given: the files of its groups.",
         answer=_object(files=_list(_FILLED)),
     ),
+    ("GET", "/v1/cloning"): Operation(
+        summary="The disk layouts, and the options and scripts of images.",
+        answer=_object(parts=_list(_object(**_PART_FIELDS))),
+    ),
+    ("GET", "/v1/cloning/{part}/{name}"): Operation(
+        summary="One of them with its text.", answer=_PART
+    ),
+    ("PUT", "/v1/cloning/{part}/{name}"): Operation(
+        summary="Keep one, in the place of the one of its name.",
+        body=_object({"title": _TITLE}, content=_BASE64), answer=_object(**_PART_FIELDS),
+    ),
+    ("DELETE", "/v1/cloning/{part}/{name}"): Operation(summary="Forget one.", answer=_NOTHING),
+    ("GET", "/v1/nodes/{name}/cloning"): Operation(
+        summary="What a node is cloned with, as the inventory says.",
+        answer=_object(image=_STRING, disklayout=_STRING, parts=_list(_PART)),
+    ),
     ("GET", "/v1/releases"): Operation(
         summary="The releases of the images that are for the member.",
         query={"name": _NAME}, answer=_object(releases=_list(_ref("Release"))),
@@ -293,6 +315,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
 _PARAMETERS: Mapping[str, Schema] = {
     "name": _NAME,
     "file": _NAME,
+    "part": _PART_KIND,
     "node": _NAME,
     "root": _ID,
     "generation": _number(9_999_999_999),

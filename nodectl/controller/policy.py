@@ -63,6 +63,11 @@ POLICY: Mapping[tuple[str, str], Rights] = {
     ("DELETE", "/v1/files/{file}"): Rights(_ALL, _NONE, _NONE),
     # Secrets go to the nodes of their group and to nobody else, operators included.
     ("GET", "/v1/nodes/{name}/files"): Rights(_OWN, _OWN, _OWN),
+    ("GET", "/v1/cloning"): Rights(_ALL, _NONE, _NONE),  # without content
+    ("GET", "/v1/cloning/{part}/{name}"): Rights(_ALL, _NONE, _NONE),
+    ("PUT", "/v1/cloning/{part}/{name}"): Rights(_ALL, _NONE, _NONE),
+    ("DELETE", "/v1/cloning/{part}/{name}"): Rights(_ALL, _NONE, _NONE),
+    ("GET", "/v1/nodes/{name}/cloning"): Rights(_ALL, _OWN, _OWN),
     ("GET", "/v1/releases"): Rights(_ALL, _ALL, _NONE),  # of the images that are for it
     ("POST", "/v1/releases"): Rights(_ALL, _NONE, _NONE),
     ("GET", "/v1/releases/{name}"): Rights(_ALL, _OWN, _OWN),

@@ -1,24 +1,16 @@
 """The files of a site at the controller: sealed in the catalog, handed to the nodes of their group.
 
-A document is `{"file": {...}, "sealed": hex}`: 12 random bytes of nonce, then AES-256-GCM with a
-key derived from the realm key over the content; the file's own fields are associated data, so that
-a secret cannot be given another group or path by whoever can write the catalog. Content is in no
-log, error or audit entry.
+A document is `{"file": {...}, "sealed": hex}`; the file's own fields are bound to the content
+(`sealed.py`), so that a secret cannot be given another group or path by whoever can write the
+catalog. Content is in no log, error or audit entry.
 """
-
-import json
-import secrets
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from nodectl.catalog.model import ABSENT, Catalog, Document
 from nodectl.catalog.site_files import EVERYBODY, PREFIX, FilledFile, SiteFile, file_key
 from nodectl.controller.inventories import Inventories
+from nodectl.controller.sealed import Sealer
 from nodectl.errors import ContentInvalid, NameTaken, PathMissing
 from nodectl.trust.realm import Realm
-
-_NONCE_BYTES = 12
 
 
 class SiteFiles:
@@ -28,13 +20,11 @@ class SiteFiles:
         """Work on a catalog; `inventory` says who is in what group."""
         self._catalog = catalog
         self._inventory = inventory
-        self._keys: tuple[AESGCM, ...] = ()
         self.use(realm)
 
     def use(self, realm: Realm) -> None:
         """Go on with other keys of the same realm: what an older one sealed is sealed again."""
-        keys = (realm.key, *realm.old_keys)
-        self._keys = tuple(AESGCM(key.site_files_key()) for key in keys)
+        self._sealer = Sealer(realm)
         for document in self._catalog.list(PREFIX) if realm.old_keys else ():
             filled = self._open(document)
             self._catalog.put(document.key, self._seal(filled), expected=document.revision)
@@ -101,27 +91,20 @@ class SiteFiles:
         return document
 
     def _seal(self, filled: FilledFile) -> dict[str, object]:
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        sealed = nonce + self._keys[0].encrypt(nonce, filled.content, _bound(filled.file))
-        return {"file": filled.file.to_json(), "sealed": sealed.hex()}
+        sealed = self._sealer.seal(filled.content, filled.file.to_json())
+        return {"file": filled.file.to_json(), "sealed": sealed}
 
     def _open(self, document: Document) -> FilledFile:
-        file, sealed = _file(document), bytes.fromhex(document.value["sealed"])
-        for key in self._keys:
-            try:
-                content = key.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _bound(file))
-            except InvalidTag:
-                continue
-            return FilledFile(file=file, content=content)
-        raise ContentInvalid(
-            f"the {file.kind} {file.name} was changed in the catalog, or sealed by another realm",
-            hint=f"set it again: nodectl {file.kind} set {file.name}",
-        )
+        file = _file(document)
+        content = self._sealer.open(document.value["sealed"], file.to_json())
+        if content is None:
+            raise ContentInvalid(
+                f"the {file.kind} {file.name} was changed in the catalog, or sealed by another "
+                "realm",
+                hint=f"set it again: nodectl {file.kind} set {file.name}",
+            )
+        return FilledFile(file=file, content=content)
 
 
 def _file(document: Document) -> SiteFile:
     return SiteFile.from_json(document.value["file"])
-
-
-def _bound(file: SiteFile) -> bytes:
-    return json.dumps(file.to_json(), sort_keys=True, separators=(",", ":")).encode()

@@ -148,6 +148,7 @@ def known(live: Live) -> dict[str, list[str]]:
         "job_id": ["1"],
         "node": ["c"],
         "file": ["motd"],
+        "part": ["post", "disklayout"],
     }
 
 

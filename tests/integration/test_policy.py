@@ -40,6 +40,8 @@ def _paths(me: str, other: str) -> dict[tuple[str, str], tuple[str, str]]:
     one = {
         "/v1/nodes/{name}": (f"/v1/nodes/{me}", f"/v1/nodes/{other}"),
         "/v1/files/{file}": ("/v1/files/munge",) * 2,
+        "/v1/cloning/{part}/{name}": ("/v1/cloning/pre/golden",) * 2,
+        "/v1/nodes/{name}/cloning": (f"/v1/nodes/{me}/cloning", f"/v1/nodes/{other}/cloning"),
         "/v1/nodes/{name}/files": (f"/v1/nodes/{me}/files", f"/v1/nodes/{other}/files"),
         "/v1/inventory/{name}": (f"/v1/inventory/{me}", f"/v1/inventory/{other}"),
         "/v1/releases/{name}": ("/v1/releases/golden",) * 2,
