@@ -1,4 +1,7 @@
-"""`nodectl cloner multicast-status|multicast-image`: names and flags as cv-cloner has them."""
+"""`nodectl cloner`: names and flags as cv-cloner has them; here those of multicast sessions.
+
+The others stand in cloner_image.py, cloner_parts.py and efiboot.py.
+"""
 
 import json
 from collections.abc import Mapping

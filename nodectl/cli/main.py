@@ -17,6 +17,8 @@ from nodectl.cli import (
     bench,
     clone,
     cloner,
+    cloner_image,
+    cloner_parts,
     demo,
     disk,
     efiboot,
@@ -57,7 +59,7 @@ app = typer.Typer(
 
 for module in (
     demo, realm, realm_keys, token, serve, node, inventory, image, publisher, job, swarm, clone,
-    cloner, efiboot, disk, store, bench, audit, version,
+    cloner, cloner_image, cloner_parts, efiboot, disk, store, bench, audit, version,
 ):  # fmt: skip
     module.register(app)
 

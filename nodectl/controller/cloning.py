@@ -65,7 +65,8 @@ class CloneParts:
         found = self.find(kind, name)
         if found is None:
             raise PathMissing(
-                f"there is no {kind} of the name {name}", hint="nodectl cloner image-details shows what an image has"
+                f"there is no {kind} of the name {name}",
+                hint="nodectl cloner image-details shows what an image has",
             )
         return found
 

@@ -48,8 +48,14 @@ def apply_layout(
     return plan
 
 
-def capture_layout(disks: Sequence[str]) -> tuple[Layout, tuple[str, ...]]:
+def capture_layout(
+    disks: Sequence[str], *, without: Sequence[str] = ()
+) -> tuple[Layout, tuple[str, ...]]:
     """Return the layout of this machine's disks, and what it cannot express.
+
+    Args:
+        disks: paths or serials of those to capture; none: all that are in use.
+        without: those that do not belong to it.
 
     Raises:
         NeedsRoot: only root may read disks.
@@ -59,5 +65,7 @@ def capture_layout(disks: Sequence[str]) -> tuple[Layout, tuple[str, ...]]:
     machine = probe_machine()
     wishes = [disk_named(word) for word in disks]
     chosen = [choose_one(machine.disks, wish) for wish in wishes] if wishes else list(machine.disks)
+    left_out = [choose_one(machine.disks, disk_named(word)) for word in without]
+    chosen = [disk for disk in chosen if disk not in left_out]
     machine, looked = look_into(machine, chosen)
     return captured_layout(machine, looked, named=bool(wishes))
