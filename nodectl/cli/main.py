@@ -30,6 +30,7 @@ from nodectl.cli import (
     realm,
     realm_keys,
     serve,
+    service,
     store,
     swarm,
     token,
@@ -58,8 +59,8 @@ app = typer.Typer(
 )
 
 for module in (
-    demo, realm, realm_keys, token, serve, node, inventory, image, publisher, job, swarm, clone,
-    cloner, cloner_image, cloner_parts, efiboot, disk, store, bench, audit, version,
+    demo, realm, realm_keys, token, serve, service, node, inventory, image, publisher, job, swarm,
+    clone, cloner, cloner_image, cloner_parts, efiboot, disk, store, bench, audit, version,
 ):  # fmt: skip
     module.register(app)
 
