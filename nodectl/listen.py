@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import logging
 import socket
 import ssl
 import struct
@@ -12,15 +13,18 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from nodectl.door import STRANGERS, Door, DoorLimits, Strangers, allow_many_files
+from nodectl.door import Desk, Door, DoorLimits, Guards, Strangers, allow_many_files
 from nodectl.errors import InvalidInput, PortInUse
+from nodectl.weblog import WebLog
 
 CONTROL_PORT = 7443
 PEER_PORT = 7444
 _PORT_MAX = 65535
 _ANY = ("0.0.0.0", "::", "")  # noqa: S104 - named here in order to be recognised
 _SIOCGIFADDR = 0x8915  # linux/sockios.h
-_IDLE_S = 90.0  # a connection without a request
+
+log = logging.getLogger(__name__)
+
 _SHUTDOWN_S = 2.0  # for requests under way
 
 
@@ -110,6 +114,7 @@ async def listening(
     tls: ssl.SSLContext | None = None,
     what: str,
     limits: DoorLimits | None = None,
+    desk: Desk | None = None,
 ) -> AsyncIterator[Address]:
     """Serve an application while the context lasts; yields the address with its real port.
 
@@ -119,6 +124,7 @@ async def listening(
         tls: HTTPS with this context, else HTTP.
         what: named in the error, such as "the controller".
         limits: for connections.
+        desk: answers the usual requests of members before the application sees them.
 
     Raises:
         PortInUse: the address is taken.
@@ -127,17 +133,18 @@ async def listening(
     limits = limits or DoorLimits()
     # Of the files that may be open at most a quarter is for strangers.
     strangers = Strangers(min(limits.strangers, allow_many_files() // 4))
-    app[STRANGERS] = strangers
     runner = web.AppRunner(
         app,
         access_log=None,
         shutdown_timeout=_SHUTDOWN_S,
-        keepalive_timeout=_IDLE_S,
+        keepalive_timeout=limits.idle_s,
         auto_decompress=False,  # nobody here sends packed requests: no bomb can be one
+        logger=WebLog(log, what),
     )
     await runner.setup()
     try:
-        site = Door(runner, listen.host, listen.port, tls=tls, limits=limits, strangers=strangers)
+        guards = Guards(limits, strangers, desk)
+        site = Door(runner, listen.host, listen.port, tls=tls, guards=guards)
         try:
             await site.start()
         except OSError as exc:

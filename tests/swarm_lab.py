@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler
 from blake3 import blake3
 
 from nodectl.content.frame import FrameRef
-from nodectl.door import STRANGERS, Door, DoorLimits, Strangers
+from nodectl.door import Door, DoorLimits, Guards, Strangers
 from nodectl.errors import ControllerUnreachable
 from nodectl.ids import ChunkId, FrameId, Root
 from nodectl.store.memory import MemoryStore
@@ -118,10 +118,10 @@ class Lab:
         app = web.Application()
         server.mount(app)
         door = door or DoorLimits()
-        strangers = app[STRANGERS] = Strangers(door.strangers)
+        guards = Guards(door, Strangers(door.strangers))
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
         await runner.setup()
-        site = Door(runner, "127.0.0.1", 0, tls=None, limits=door, strangers=strangers)
+        site = Door(runner, "127.0.0.1", 0, tls=None, guards=guards)
         await site.start()
         host, port = runner.addresses[0][:2]
         info = PeerInfo(name=name, url=f"http://{host}:{port}")

@@ -122,7 +122,8 @@ class SqliteCatalog:
         """Return the last change of each key under `prefix` after revision `since`."""
         rows = self._read(
             "SELECT key, value, revision FROM documents "
-            "WHERE revision > ? AND key >= ? AND key < ? ORDER BY revision",
+            # The plus signs: by revision, however many keys have the prefix.
+            "WHERE revision > ? AND +key >= ? AND +key < ? ORDER BY revision",
             (since, prefix, prefix + "\U0010ffff"),
         )
         return tuple(

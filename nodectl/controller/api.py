@@ -20,7 +20,7 @@ from nodectl.controller import openapi, policy, wire
 from nodectl.controller.access import Access
 from nodectl.controller.access_api import AccessApi
 from nodectl.controller.audit import Audit
-from nodectl.controller.auth import MEMBER, NODE, Gate, Heard
+from nodectl.controller.auth import MEMBER, NODE, Gate, Heard, read_body
 from nodectl.controller.bell import Bell
 from nodectl.controller.cloning import CloneParts
 from nodectl.controller.cloning_api import CloningApi
@@ -28,6 +28,7 @@ from nodectl.controller.inventory_api import InventoryApi
 from nodectl.controller.jobs import Jobs, Patience
 from nodectl.controller.members import Members
 from nodectl.controller.multicast import with_session
+from nodectl.controller.polls import Polls
 from nodectl.controller.releases import Releases
 from nodectl.controller.rollback import reapply
 from nodectl.controller.site_files import SiteFiles
@@ -48,7 +49,6 @@ _WAIT_MS = 20_000
 _VERSION_MAX = 1 << 62
 _JOB_ID_MAX = 9_999_999_999
 _GENERATION_MAX = 9_999_999_999
-_BODY_S = 30.0
 _EXPIRE_EVERY_S = 1.0
 _GATHER_S = 0.2  # events of many nodes go into one answer
 _SHOWN = 10  # names in a sentence
@@ -94,6 +94,7 @@ class ControlApi:
         self._heard = Heard(clocks.monotonic)
         self._gate = Gate(self.members, self._heard, clocks.now, owns=self._owns, audit=self.audit)
         self._work_bell = Bell()
+        self.polls = Polls(self._gate, self._new_work, clocks.now, wait_max_ms=WAIT_MAX_MS)
         self._event_bell = Bell()
 
     def use(self, realm: Realm) -> None:
@@ -163,8 +164,7 @@ class ControlApi:
     # --- members ---------------------------------------------------------------------------
 
     async def _join(self, request: web.Request) -> web.Response:
-        async with asyncio.timeout(_BODY_S):
-            body = await request.read()
+        body = await read_body(request)
         wanted = wire.parse_join(body, replaces=False)
         if request[NODE] == wanted.name:
             wanted = wire.parse_join(body, replaces=True)
@@ -301,6 +301,7 @@ class ControlApi:
             job=job.job_id, nodes=list(job.nodes), options=dict(job.options),
         )  # fmt: skip
         self._work_bell.ring()
+        self.polls.ring()
         return web.json_response(self._job(job.job_id, since=0))
 
     def _check_nodes(self, wanted: wire.JobRequest) -> None:

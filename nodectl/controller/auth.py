@@ -15,13 +15,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Middleware
 
 from nodectl.catalog.records import NodeRecord
 from nodectl.controller import policy
 from nodectl.controller.audit import Audit
 from nodectl.controller.members import Members, good_certificate
-from nodectl.door import STRANGERS
+from nodectl.door import Guarded, prove
 from nodectl.errors import (
     AlreadyThere,
     ContentInvalid,
@@ -126,7 +127,7 @@ class Gate:
         self._found: NodeRecord | None = None  # by the verifier, for the request that it checks
         self._verifier = MacVerifier(self._secret_of, now_ms=lambda: int(now() * 1000))
 
-    async def _signer(self, request: web.Request) -> NodeRecord:
+    async def _signer(self, request: web.BaseRequest) -> NodeRecord:
         """Return the member whose MAC a request carries.
 
         Raises:
@@ -135,12 +136,10 @@ class Gate:
         header = request.headers.get("Authorization")
         if header is None:
             raise MacRefused("the request carries no MAC")  # before its body is read
-        try:
-            async with asyncio.timeout(_BODY_S):
-                body = await request.read()
-        except TimeoutError as exc:
-            raise MacRefused("its body did not come in time") from exc
-        signed = Signed(request.method, request.path_qs, body)
+        body = await read_body(request) if request.body_exists else b""
+        return self._signed(header, Signed(request.method, request.raw_path, body))
+
+    def _signed(self, header: str, signed: Signed) -> NodeRecord:
         self._verifier.verify(header, signed)
         found, self._found = self._found, None
         if found is None:
@@ -151,20 +150,50 @@ class Gate:
         self._found = self._members.find(name)
         return None if self._found is None else self._found.secret
 
-    async def _member(self, request: web.Request, shown: Presented | None) -> NodeRecord:
+    async def _admit(self, request: web.Request) -> NodeRecord:
         """Return the member who asks: its MAC and its certificate say the same name.
 
         Raises:
             MacRefused: not both, or the certificate is not, or no longer, good.
         """
+        shown = presented(request.get_extra_info("peercert"))
         if shown is None:
             raise MacRefused("no certificate was presented")
-        node = await self._signer(request)
+        node = self._checked(shown, await self._signer(request))
+        prove(request.transport)
+        self._heard.note(node.name, request.remote or "")
+        return node
+
+    def admit_at_desk(self, connection: Guarded, header: str, target: str) -> NodeRecord:
+        """Return the member who asks (GET) for `target`, by the same rules.
+
+        Raises:
+            MacRefused: nobody.
+        """
+        transport = connection.transport
+        shown = presented(transport.get_extra_info("peercert"))
+        if shown is None:
+            raise MacRefused("no certificate was presented")
+        node = self._checked(shown, self._signed(header, Signed("GET", target)))
+        connection.prove()
+        self._heard.note(node.name, transport.get_extra_info("peername")[0])
+        return node
+
+    def _checked(self, shown: Presented, node: NodeRecord) -> NodeRecord:
         if shown.name != node.name:
             raise MacRefused(f"the certificate of {shown.name} came with a MAC of {node.name}")
         if not good_certificate(node, shown.serial, self._now()):
             raise MacRefused(f"the certificate of {node.name} has ended or was replaced")
         return node
+
+    def refused(self, why: MacRefused, *, method: str, path: str, address: str) -> None:
+        """Log and audit that somebody is no member."""
+        log.info("%s %s from %s: %s", method, path, address, why)
+        self._audit.refused(str(why), path=path, address=address)
+
+    def renewal_due(self, node: NodeRecord) -> bool:
+        """Say whether a member should ask for a new certificate."""
+        return self._members.renewal_due(node)
 
     def answer_errors(self) -> Middleware:
         """Return what turns errors into answers and puts the time on every answer."""
@@ -187,26 +216,23 @@ class Gate:
 
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-            peer = request.get_extra_info("peercert")
             if (request.method, request.path) == policy.JOIN:
                 if (request.content_length or _JOIN_MAX + 1) > _JOIN_MAX:
                     return web.Response(status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
                 request[NODE] = await self._rejoining(request)
                 return await handler(request)
             try:
-                node = await self._member(request, presented(peer))
+                node = await self._admit(request)
             except MacRefused as exc:
-                log.info("%s %s from %s: %s", request.method, request.path, request.remote, exc)
-                self._audit.refused(str(exc), path=request.path, address=request.remote or "")
+                address = request.remote or ""
+                self.refused(exc, method=request.method, path=request.path, address=address)
                 refusal = web.Response(status=HTTPStatus.UNAUTHORIZED)
                 refusal.force_close()
                 return refusal
-            request.app[STRANGERS].prove(request.transport)
-            self._heard.note(node.name, request.remote or "")
             request[NODE], request[MEMBER] = node.name, node
             self._check_rights(request, node)
             response = await handler(request)
-            if self._members.renewal_due(node):
+            if self.renewal_due(node):
                 response.headers[RENEW_HEADER] = "1"
             return response
 
@@ -257,6 +283,22 @@ class Gate:
             f"{node.name} has the role {node.role}, and this needs an operator",
             hint="join this machine with a token made by: nodectl token create --role operator",
         )
+
+
+async def read_body(request: web.BaseRequest) -> bytes:
+    """Return the body of a request.
+
+    Raises:
+        InvalidInput: it did not come in time, or was cut off or not of the form it said.
+        web.HTTPRequestEntityTooLarge: it is larger than any that is expected.
+    """
+    try:
+        async with asyncio.timeout(_BODY_S):
+            return await request.read()
+    except TimeoutError as exc:
+        raise InvalidInput("the body of the request did not come in time") from exc
+    except (web.RequestPayloadError, HttpProcessingError, ConnectionError) as exc:
+        raise InvalidInput("the body of the request cannot be read") from exc
 
 
 def _error_response(request: web.Request, error: NodectlError) -> web.Response:

@@ -4,7 +4,10 @@ All state is in the catalog; a token's use and a node's name are taken by compar
 token for one use is used once however many machines try at the same moment.
 """
 
-from collections.abc import Callable
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +28,8 @@ from nodectl.trust.token import (
     record_of,
 )
 
+_NODES = node_key("")  # the keys of all of them begin so
+_LOOK_EVERY_S = 0.05
 _OVERLAP_S = 3600  # how long a certificate counts after its successor was issued
 _SPEND_TRIES = 1000  # conflicts one after the other: far more than machines that join at once
 
@@ -46,13 +51,26 @@ class JoinRequest:
 class Members:
     """The nodes and join tokens of one realm."""
 
-    def __init__(self, catalog: Catalog, realm: Realm, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        realm: Realm,
+        now: Callable[[], float],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Work on a catalog; `now` is the controller's clock, seconds since 1970."""
         self._catalog = catalog
         self._realm = realm
         self._now = now
         self._publishers = Publishers(catalog, realm, now)
         self._trust = realm.trust_mark()
+        # `find` is asked with each request of each member. What is written here is forgotten at
+        # once; for what others wrote the catalog is asked `_LOOK_EVERY_S`.
+        self._known: dict[str, NodeRecord] = {}
+        self._known_at = catalog.revision()
+        self._monotonic = monotonic
+        self._looked = monotonic()
+        self._knowing = threading.Lock()
 
     def use(self, realm: Realm) -> None:
         """Go on with other keys of the same realm."""
@@ -149,9 +167,39 @@ class Members:
             raise _name_taken(request.name) from exc
 
     def find(self, name: str) -> NodeRecord | None:
-        """Return a node, or None."""
-        document = self._catalog.get(node_key(name))
-        return None if document is None else NodeRecord.from_json(document.value)
+        """Return a node, or None; what another process wrote is seen within `_LOOK_EVERY_S`."""
+        with self._knowing:
+            if self._monotonic() - self._looked >= _LOOK_EVERY_S:
+                self._forget_changed()
+            known = self._known.get(name)
+            if known is None:
+                document = self._catalog.get(node_key(name))
+                if document is None:
+                    return None
+                known = self._known[name] = NodeRecord.from_json(document.value)
+            return known
+
+    def _forget_changed(self) -> None:
+        """Forget the records of nodes that were written since the last look."""
+        self._looked = self._monotonic()
+        revision = self._catalog.revision()
+        if revision == self._known_at:
+            return
+        if revision < self._known_at:
+            self._known.clear()
+        # What is written after `revision` was asked is found by the next look once more.
+        for change in self._catalog.changes(self._known_at, prefix=_NODES):
+            self._known.pop(change.key.removeprefix(_NODES), None)
+        self._known_at = revision
+
+    @contextlib.contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        """Forget what is known of a node when it has been written, or was tried to be."""
+        with self._knowing:
+            try:
+                yield
+            finally:
+                self._known.pop(name, None)
 
     def get(self, name: str) -> NodeRecord:
         """Return a node.
@@ -177,16 +225,19 @@ class Members:
         document = self._catalog.get(node_key(name))
         if document is None:
             raise UnknownNode(f"no node is named {name}", hint="nodectl node list shows all")
-        self._catalog.delete(node_key(name), expected=document.revision)
+        with self._writing(name):
+            self._catalog.delete(node_key(name), expected=document.revision)
 
     def _add(self, node: NodeRecord) -> NodeRecord:
-        self._catalog.put(node_key(node.name), node.to_json(), expected=ABSENT)
+        with self._writing(node.name):
+            self._catalog.put(node_key(node.name), node.to_json(), expected=ABSENT)
         return node
 
     def _replace(self, node: NodeRecord) -> NodeRecord:
         document = self._catalog.get(node_key(node.name))
         expected = ABSENT if document is None else document.revision
-        self._catalog.put(node_key(node.name), node.to_json(), expected=expected)
+        with self._writing(node.name):
+            self._catalog.put(node_key(node.name), node.to_json(), expected=expected)
         return node
 
     def _checked_token(self, request: JoinRequest) -> tuple[TokenRecord, int]:
@@ -247,7 +298,8 @@ class Members:
             old = node.certificates[:1] if keep else ()
             changed = replace(node, certificates=(issued, *old))
             try:
-                self._catalog.put(node_key(name), changed.to_json(), expected=document.revision)
+                with self._writing(name):
+                    self._catalog.put(node_key(name), changed.to_json(), expected=document.revision)
             except WriteConflict:
                 continue
             return pem

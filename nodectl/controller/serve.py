@@ -6,6 +6,7 @@ CA, another realm key) counts for new connections and answers without a restart.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import random
 import ssl
@@ -48,6 +49,9 @@ async def control_server(
     clocks = clocks or Clocks(rng=random.SystemRandom())
     audit = realm_audit(realm, realm_folder, catalog, clocks.now)
     api = ControlApi(catalog, realm, audit, clocks, patience=patience)
+    # All that was made until now stays: it need not be looked through with each collection.
+    gc.collect()
+    gc.freeze()
     tls = ChangingServer(server_context(*chain_files(realm_folder), realm.trusted()))
 
     def use(changed: Realm) -> None:
@@ -56,8 +60,13 @@ async def control_server(
 
     async with (
         listening(
-            api.application(), listen, tls=tls.context, what="the controller", limits=door
-        ) as address,
+            api.application(),
+            listen,
+            tls=tls.context,
+            what="the controller",
+            limits=door,
+            desk=api.polls,
+        ) as address,  # fmt: skip
         background(api.watch_silence(), _watch_realm(realm_folder, use)),
     ):
         yield address

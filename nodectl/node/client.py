@@ -20,6 +20,7 @@ from nodectl import errors
 from nodectl.catalog.records import Job, JobKind, JobState, ReleaseRecord, Work
 from nodectl.errors import ControllerUnreachable, InvalidInput, NodectlError, NotAllowed
 from nodectl.ids import Root
+from nodectl.node.sessions import Sessions
 from nodectl.node.state import Membership
 from nodectl.swarm.terms import Terms
 from nodectl.trust.ca import CONTROLLER_NAME, client_context
@@ -127,7 +128,7 @@ class ControlClient:
         self._tls = _tls_side(membership)
         self.rack = ""  # in which this member stands, as the controller said last
         self.renewal_due = False  # the controller wants this member's certificate renewed
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions = Sessions()
 
     @property
     def node(self) -> str:
@@ -150,16 +151,11 @@ class ControlClient:
         self.renewal_due = False
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit_per_host=8),
-            auto_decompress=False,
-        )
+        await self._sessions.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._sessions.__aexit__()
 
     async def renew(self, request: bytes) -> dict[str, Any]:
         """Send the request for this member's next certificate; return what the controller says."""
@@ -345,8 +341,6 @@ class ControlClient:
 
     async def _exchange(self, url: str, request: Signed, wait_s: float) -> tuple[int, bytes]:
         """Make one request; every answer tells the controller's time."""
-        if self._session is None:
-            raise RuntimeError("the client is not open")
         header = sign_request(
             request,
             client=self.node,
@@ -357,10 +351,10 @@ class ControlClient:
             total=self._limits.connect_s + wait_s + self._limits.answer_s,
             sock_connect=self._limits.connect_s,
         )
-        async with self._session.request(
+        async with self._sessions.of(request.target).request(
             request.method,
             url + request.target,
-            data=request.body,
+            data=request.body or None,
             headers={"Authorization": header},
             ssl=self._tls,
             server_hostname=CONTROLLER_NAME,

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from nodectl.content.frame import FrameRef
-from nodectl.door import STRANGERS
+from nodectl.door import prove
 from nodectl.errors import MacRefused, NodectlError
 from nodectl.ids import Root, id_from_hex
 from nodectl.store.model import Store
@@ -172,8 +172,7 @@ class SwarmServer:
             refusal = web.HTTPUnauthorized(text="", headers=headers)
             refusal.force_close()
             raise refusal from None
-        if STRANGERS in request.app:
-            request.app[STRANGERS].prove(request.transport)
+        prove(request.transport)
         served.admission.saw(client, self._clock())
         return served, client
 

@@ -5,6 +5,7 @@ import contextlib
 import io
 import itertools
 import os
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -18,7 +19,7 @@ from swarm_lab import KEY, QUICK, Lab, lab, make_frames, make_task
 from yarl import URL
 
 from nodectl.background import background
-from nodectl.door import STRANGERS, DoorLimits, place_of
+from nodectl.door import Count, Counted, DoorLimits, Strangers, place_of, prove
 from nodectl.listen import Address, listening
 from nodectl.store.model import StoredFrame
 from nodectl.swarm.limits import Limits
@@ -265,7 +266,7 @@ class Crowd:
     """A stranger who opens connection after connection and says nothing, from one address."""
 
     def __init__(self, port: int, address: str, said: bytes = b"") -> None:
-        self._port = port
+        self.port = port
         self._address = address
         self._said = said
         self.opened = 0
@@ -273,7 +274,7 @@ class Crowd:
     async def _hold(self) -> None:
         with contextlib.suppress(OSError):
             reader, writer = await asyncio.open_connection(
-                "127.0.0.1", self._port, local_addr=(self._address, 0)
+                "127.0.0.1", self.port, local_addr=(self._address, 0)
             )
             self.opened += 1
             writer.write(self._said)
@@ -337,7 +338,7 @@ def test_operators_go_on_while_a_stranger_never_begins_with_tls(tmp_path: Path) 
 def test_the_oldest_stranger_leaves_and_a_member_never() -> None:
     async def member(request: web.Request) -> web.Response:
         if "Authorization" in request.headers:
-            request.app[STRANGERS].prove(request.transport)
+            prove(request.transport)
         return web.Response(text="ok")
 
     async def main() -> None:
@@ -363,14 +364,67 @@ def test_the_oldest_stranger_leaves_and_a_member_never() -> None:
             for reader in readers[:80]:
                 with contextlib.suppress(ConnectionError):
                     assert await reader.read() == b""
-            assert len(app[STRANGERS]) == 20
             assert not any(reader.at_eof() for reader in readers[80:])
             async with session.get(url, headers=headers) as response:  # over the same connection
                 assert await response.text() == "ok"
             assert ours is None or ours.protocol is not None
-            assert len(app[STRANGERS]) == 20
+            assert not any(reader.at_eof() for reader in readers[80:])
 
     run_async(main())
+
+
+def test_members_get_in_while_strangers_from_everywhere_never_begin_with_tls(
+    tmp_path: Path,
+) -> None:
+    """No address has many connections, all of them together more than there may be."""
+
+    async def main() -> None:
+        state = new_controller(tmp_path / "c")
+        limits = DoorLimits(strangers=40, local_too=True, handshake_s=30)
+        crowds = [Crowd(0, f"127.0.{net}.{host}") for net in (1, 2) for host in range(1, 61)]
+        async with (
+            running(state, door=limits) as controller,
+            controller.operator() as operator,
+            contextlib.AsyncExitStack() as stack,
+        ):
+            assert await operator.releases() == []
+            for crowd in crowds:
+                crowd.port = controller.port
+                await stack.enter_async_context(crowd.pressing(2))
+            opened = sum(crowd.opened for crowd in crowds)
+            assert opened >= 240
+            for _ in range(5):
+                assert await operator.nodes()  # over the connection that it has
+                async with controller.operator() as late:
+                    assert await late.nodes()
+            assert sum(crowd.opened for crowd in crowds) > opened  # they never had their fill
+
+    run_async(main())
+
+
+def test_strangers_from_where_no_member_was_seen_leave_first() -> None:
+    strangers = Strangers(2)
+    with contextlib.ExitStack() as stack:
+
+        def came(place: str) -> socket.socket:
+            here, there = socket.socketpair()
+            stack.enter_context(there)
+            connection = Counted(here, place, Count(DoorLimits()), strangers)
+            stack.enter_context(connection)
+            strangers.came(connection)
+            return there
+
+        member = came("10.0.0.1")
+        strangers.prove(next(iter(strangers)).fileno())
+        assert len(strangers) == 0
+        again = came("10.0.0.1")  # the oldest, from where a member was seen
+        first, second, third = (came(f"192.0.2.{i}") for i in range(3))
+        for gone in (first, second):
+            assert gone.recv(1) == b""
+        for stays in (member, again, third):
+            stays.settimeout(0)
+            with pytest.raises(BlockingIOError):
+                stays.recv(1)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 import threading
+from pathlib import Path
 
 import pytest
 
 from nodectl.catalog.memory import MemoryCatalog
 from nodectl.catalog.model import Document
+from nodectl.catalog.sqlite import SqliteCatalog
 from nodectl.controller.members import JoinRequest, Members
 from nodectl.errors import NameTaken, NodectlError, TokenRefused, UnknownNode, UnknownToken
+from nodectl.trust.certificate import make_request
 from nodectl.trust.realm import Realm, create_realm
 from nodectl.trust.token import Machine, Role, Token
 
@@ -217,3 +220,45 @@ def test_a_revoked_token_lets_nobody_in(members: Members) -> None:
 def test_tokens_keep_no_secret(members: Members) -> None:
     token = _token(members)
     assert token.secret.hex() not in str([one.to_json() for one in members.tokens()])
+
+
+def test_what_another_process_wrote_is_seen_soon(realm: Realm, tmp_path: Path) -> None:
+    monotonic = Clock()
+    with SqliteCatalog(tmp_path / "catalog") as ours, SqliteCatalog(tmp_path / "catalog") as theirs:
+        here = Members(ours, realm, Clock(), monotonic)
+        there = Members(theirs, realm, Clock())
+        first = here.add_first("c", bytes(32))
+        assert here.find("c") == first
+        there.remove("c")
+        there.add_first("n1", bytes(range(32)))
+        monotonic.at += 0.06
+        assert here.find("c") is None
+        found = here.find("n1")
+        assert found is not None
+        assert found.secret == bytes(range(32))
+
+
+def test_what_is_written_here_is_seen_at_once(realm: Realm, tmp_path: Path) -> None:
+    with SqliteCatalog(tmp_path / "catalog") as catalog:
+        members = Members(catalog, realm, Clock(), Clock())  # a clock that stands
+        members.add_first("c", bytes(32))
+        assert members.find("c") is members.find("c")
+        members.certify("c", make_request("c")[0])
+        found = members.find("c")
+        assert found is not None
+        assert len(found.certificates) == 1
+        members.remove("c")
+        assert members.find("c") is None
+
+
+def test_a_catalog_that_was_set_back_is_believed(realm: Realm) -> None:
+    """Another file in the place of the one that is open cannot be, but a backend may do it."""
+    catalog, monotonic = MemoryCatalog(), Clock()
+    members = Members(catalog, realm, Clock(), monotonic)
+    members.add_first("c", bytes(32))
+    members.add_first("d", bytes(32))
+    monotonic.at += 1
+    assert members.find("c") is not None
+    catalog._revision, catalog._changes = 0, {}
+    monotonic.at += 1
+    assert members.find("c") is None
