@@ -51,7 +51,7 @@ def main() -> None:
     layout = parse_layout(Path(sys.argv[3]).read_text())
     wish = CloneWish(disks=(sys.argv[1],), layout=layout, node_name="node07")
     image = StoppingImage(Path(sys.argv[2]))
-    nodectl.cli.clone.run_clone(wish, image, yes=True, dry_run=False, as_json=True)
+    nodectl.cli.clone.run_clone(wish, image, yes=True, as_json=True)
 
 
 if __name__ == "__main__":

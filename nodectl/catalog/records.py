@@ -21,6 +21,7 @@ class JobKind(StrEnum):
 
     FETCH = "fetch"  # have every frame of the root in the store
     RESTORE = "restore"  # fetch, then make a directory equal to it
+    CLONE = "clone"  # put it onto disks of the node, and start from them
 
 
 class Task(StrEnum):
@@ -28,6 +29,7 @@ class Task(StrEnum):
 
     FETCH = "fetch"
     RESTORE = "restore"
+    CLONE = "clone"
     SEED = "seed"  # give the frames to the others; never decides whether the job is ok
 
 
@@ -36,6 +38,8 @@ class WorkState(StrEnum):
 
     WAITING = "waiting"  # the node has not taken it
     RUNNING = "running"
+    APPLIED = "applied"  # a clone is on its disk and was read back; the node has not restarted
+    REBOOTING = "rebooting"  # the node went down in order to start from it
     DONE = "done"
     FAILED = "failed"
 
@@ -47,6 +51,9 @@ class JobState(StrEnum):
     OK = "ok"
     FAILED = "failed"
 
+
+BEGUN_BY_NODE = "begun_by_node"
+"""Option of a clone that nobody ordered: a command on the node began it, and only tells of it."""
 
 FINAL = frozenset({WorkState.DONE, WorkState.FAILED})
 
@@ -120,7 +127,8 @@ class Job:
     generation: int
     root: Root
     nodes: tuple[str, ...]
-    options: Mapping[str, Any]  # restore: path, keep_extra; both: allow_rollback, multicast
+    options: Mapping[str, Any]  # restore: path, keep_extra; clone: BEGUN_BY_NODE; all the others:
+    # allow_rollback, multicast
     created: int  # seconds since 1970
     created_by: str
 
@@ -152,6 +160,19 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Awaited:
+    """The first start of a clone, which is still to come."""
+
+    ticket_sha256: str  # 64 hexadecimal digits: of what the new system will show
+    until: int  # seconds since 1970: then the ticket is good for nothing
+    expected: Mapping[str, str]  # root, root_uuid, machine_id: what it must be
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the part of a work's document; it holds no secret."""
+        return {**asdict(self), "expected": dict(self.expected)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """What one node does for one job, and how far it is."""
 
@@ -164,6 +185,7 @@ class Work:
     lines: tuple[str, ...] = ()  # the last lines of output of a program that failed
     receipt: Mapping[str, Any] = field(default_factory=dict)
     by_controller: bool = False  # the failure is the controller's conclusion from silence
+    awaits: Awaited | None = None  # of a clone that was applied
 
     def to_json(self) -> dict[str, Any]:
         """Return the catalog document, which is also what the API sends."""
@@ -173,17 +195,20 @@ class Work:
             "state": self.state.value,
             "lines": list(self.lines),
             "receipt": dict(self.receipt),
+            "awaits": None if self.awaits is None else self.awaits.to_json(),
         }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Return the record that `to_json` wrote."""
+        awaits = document.get("awaits")
         return cls(
             **{
                 **document,
                 "task": Task(document["task"]),
                 "state": WorkState(document["state"]),
                 "lines": tuple(document["lines"]),
+                "awaits": None if awaits is None else Awaited(**awaits),
             }
         )
 

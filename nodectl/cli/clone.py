@@ -1,9 +1,11 @@
 """`nodectl clone`: an image onto a disk of this machine."""
 
+import asyncio
 import contextlib
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -13,14 +15,24 @@ import typer
 from nodectl.boot.model import BootOrder
 from nodectl.cli.disk_plan import ask, plan_document, plan_text, read_layout, written_names
 from nodectl.cli.inventory import given_to
+from nodectl.cli.membership import open_state
 from nodectl.cli.progress import observer_for
 from nodectl.cli.releases import open_image
 
 if TYPE_CHECKING:
     from nodectl.disk.plan import DiskPlan
     from nodectl.node.clone import CloneReport, CloneWish, ImageSource
+    from nodectl.node.images import StoredImage
+    from nodectl.node.state import Membership
+    from nodectl.node.told_clone import ToldClone
 
 
+_DISK = typer.Option(
+    [], "--disk", help="Path or serial of a target disk; ID=... where the layout has several."
+)
+_LAYOUT = typer.Option(
+    None, "--layout", help="Disk layout (TOML). Without it: one ext4 root on the whole disk."
+)
 _HOSTNAME = typer.Option(
     "", "--hostname", help="Name of the clone. Without it: this machine's name in the realm."
 )
@@ -38,6 +50,15 @@ _BOOT = typer.Option(
     True, "--boot/--no-boot", help="Make it boot, where the layout has room for a loader."
 )
 _ORDER = typer.Option(BootOrder.LEAVE, "--boot-order", help="What the firmware tries first.")
+_FOLLOW = typer.Option(
+    True, "--follow/--no-follow", help="Let the controller follow it, to the clone's first start."
+)
+_JOB = typer.Option(
+    None, "--job", min=1, help="The job that ordered it. Without it: one is made for it."
+)
+_RESTART = typer.Option(
+    False, "--restart", help="Then restart this machine, to start from the new disk."
+)
 _ELSEWHERE = typer.Option(
     False, "--for-other-machine", help="Write no boot entries into this machine's firmware."
 )
@@ -51,12 +72,8 @@ def register(app: typer.Typer) -> None:
 def clone(
     *,
     image: str = typer.Argument(..., help="Name of the image, or NAME@GENERATION."),
-    disk: list[str] = typer.Option(
-        [], "--disk", help="Path or serial of a target disk; ID=... where the layout has several."
-    ),
-    layout: Path = typer.Option(
-        None, "--layout", help="Disk layout (TOML). Without it: one ext4 root on the whole disk."
-    ),
+    disk: list[str] = _DISK,
+    layout: Path = _LAYOUT,
     hostname: str = _HOSTNAME,
     unmount: bool = _UNMOUNT,
     yes: bool = typer.Option(False, "--yes", help="Do not ask before the disk is overwritten."),
@@ -67,6 +84,9 @@ def clone(
     boot_order: BootOrder = _ORDER,
     elsewhere: bool = _ELSEWHERE,
     verify: bool = _VERIFY,
+    follow: bool = _FOLLOW,
+    job: int = _JOB,
+    restart: bool = _RESTART,
     state: Path = _STATE,
 ) -> None:
     """Clone an image onto a disk: partition, format, restore, make it a machine of its own.
@@ -77,23 +97,21 @@ def clone(
     A layout with an EFI system partition gets a loader for UEFI, one with a BIOS boot partition one
     for BIOS; the image must then have a kernel. Without either the disk is data.
 
+    The controller follows the clone as a job. What boots tells it, once, by a ticket that is left
+    on the new disk: only then is the job done. `nodectl job watch N`, on another machine, waits.
+
     Status: 0 cloned and read back, 10/11/14 a path or value, 12 full, 15/16 a program is missing or
     failed, 17 not root, 18 not confirmed, 20-29 content, 30 swarm, 40-43 realm and controller, 50
     no such disk or several, 51 in use, 52 too small, 53 layout has mistakes, 54 changed since the
     plan, 55 read back differs, 56 not released, 57 layout not for this machine, 58 the image cannot
     boot from it, 59 what boots could not be made, 91 a template lacks a value, 130 stopped.
     """
-    from nodectl.errors import InvalidInput
-    from nodectl.ids import checked_name
     from nodectl.node.booting import BootWish
     from nodectl.node.clone import CloneWish
 
     wanted = read_layout(layout)
     source = open_image(state, image)
-    try:
-        name = checked_name(hostname or source.node_name)
-    except ValueError as exc:
-        raise InvalidInput(f"--hostname: {exc}") from exc
+    name = _node_name(hostname or source.node_name)
     said, files = (None, ()) if dry_run else given_to(state, name)
     wish = CloneWish(
         disks=tuple(disk),
@@ -106,22 +124,94 @@ def clone(
         files=files,
         keep=not fresh_keys,
     )
-    run_clone(wish, source, yes=yes, dry_run=dry_run, as_json=as_json)
+    if dry_run:
+        print_plan(wish, source, as_json=as_json)
+        return
+    following = _Following(follow=follow, state=state, job=job, restart=restart)
+    _run_followed(wish, source, following, yes=yes, as_json=as_json)
+
+
+def _node_name(text: str) -> str:
+    from nodectl.errors import InvalidInput
+    from nodectl.ids import checked_name
+
+    try:
+        return checked_name(text)
+    except ValueError as exc:
+        raise InvalidInput(f"--hostname: {exc}") from exc
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Following:
+    """How the controller is to follow a clone."""
+
+    follow: bool
+    state: Path
+    job: int | None
+    restart: bool
+
+
+def _run_followed(
+    wish: "CloneWish", source: "StoredImage", asked: _Following, *, yes: bool, as_json: bool
+) -> None:
+    """Clone; tell the controller of each step, and of the restart if there is to be one."""
+    from nodectl.errors import InvalidInput
+    from nodectl.node.told_clone import ToldClone
+
+    if asked.restart and wish.boot.elsewhere:
+        raise InvalidInput("--restart and --for-other-machine contradict each other")
+    if not asked.follow:
+        run_clone(wish, source, yes=yes, as_json=as_json)
+        if asked.restart:
+            _restart(None, wish.node_name, None)
+        return
+    membership = open_state(asked.state).membership()
+    observer = observer_for(json_lines=as_json)
+    with ToldClone(membership, source, wish.node_name, observer, ordered=asked.job) as told:
+        run_clone(wish, source, yes=yes, as_json=as_json, told=told)
+    if told.job_id is not None and not as_json:
+        print(f"  job {told.job_id}; wait for its start: nodectl job watch {told.job_id}")
+    if asked.restart:
+        _restart(membership, wish.node_name, told.job_id)
+
+
+def _restart(membership: "Membership | None", name: str, job_id: int | None) -> None:
+    """Tell the controller that this machine goes down, and let it."""
+    from nodectl.errors import NodectlError
+    from nodectl.node.told_clone import tell_restart
+    from nodectl.run import run
+
+    if membership is not None and job_id is not None:
+        try:
+            asyncio.run(tell_restart(membership, name, job_id))
+        except NodectlError as exc:
+            print(f"nodectl: the restart was not told to the controller: {exc}", file=sys.stderr)
+    run(["reboot"])
+
+
+def print_plan(wish: "CloneWish", source: "ImageSource", *, as_json: bool) -> None:
+    """Plan and print; nothing is written."""
+    import json
+
+    from nodectl.node.clone import check_boots, plan_clone
+
+    made = plan_clone(wish, source.plain_bytes + source.kept_bytes)
+    check_boots(wish, made, source)
+    print(json.dumps(plan_document(made)) if as_json else plan_text(made))
 
 
 def run_clone(
-    wish: "CloneWish", source: "ImageSource", *, yes: bool, dry_run: bool, as_json: bool
+    wish: "CloneWish",
+    source: "ImageSource",
+    *,
+    yes: bool,
+    as_json: bool,
+    told: "ToldClone | None" = None,
 ) -> None:
-    """Plan, ask, clone and print."""
+    """Plan, ask, clone and print; `told` is who tells the controller of it."""
     import json
 
-    from nodectl.node.clone import check_boots, clone_onto_disk, plan_clone, report_json
-
-    if dry_run:
-        made = plan_clone(wish, source.plain_bytes + source.kept_bytes)
-        check_boots(wish, made, source)
-        print(json.dumps(plan_document(made)) if as_json else plan_text(made))
-        return
+    from nodectl.node.clone import clone_onto_disk, report_document
 
     def confirm(made: "DiskPlan") -> bool:
         if not (yes and as_json):
@@ -130,9 +220,16 @@ def run_clone(
 
     with _stop_signals_raise():
         report = clone_onto_disk(
-            wish, source, confirm=confirm, observer=observer_for(json_lines=as_json)
+            wish,
+            source,
+            confirm=confirm,
+            observer=told or observer_for(json_lines=as_json),
+            announce=told.begin if told else lambda: None,
         )
-    print(report_json(report) if as_json else report_text(report))
+        if told is not None:
+            told.applied(report)
+    document = {**report_document(report), "job": told.job_id if told else None}
+    print(json.dumps(document) if as_json else report_text(report))
 
 
 @contextlib.contextmanager
@@ -176,4 +273,7 @@ def _boot_text(report: "CloneReport") -> str:
         f"UEFI ({boot.loader})" if each == "uefi" else "BIOS (GRUB)" for each in boot.firmwares
     ]
     lines = [f"{' and '.join(words)}, kernel {', '.join(boot.kernels)}"]
-    return "\n    firmware: ".join([*lines, *boot.entries])
+    text = "\n    firmware: ".join([*lines, *boot.entries])
+    return (
+        f"{text}\n  its first start will not be confirmed: {boot.untold}" if boot.untold else text
+    )

@@ -13,7 +13,7 @@ from nodectl.cli.membership import JsonOption, StateOption, ask, open_state, siz
 from nodectl.cli.nodes import node_names
 
 if TYPE_CHECKING:
-    from nodectl.catalog.records import JobKind
+    from nodectl.catalog.records import JobKind, Work
     from nodectl.node.client import ControlClient, JobView, WorkRow
 
 job_app = typer.Typer(no_args_is_help=True, help="Jobs: what was asked of nodes.")
@@ -227,7 +227,7 @@ def _print_view(view: "JobView", *, json_output: bool) -> None:
 
 
 def _told(row: "WorkRow") -> str:
-    from nodectl.catalog.records import WorkState
+    from nodectl.catalog.records import Task, WorkState
     from nodectl.units import format_duration, format_size
 
     work = row.work
@@ -237,12 +237,30 @@ def _told(row: "WorkRow") -> str:
         case WorkState.RUNNING:
             of = f" of {format_size(row.total)}" if row.total else ""
             return f"{work.step} {format_size(row.done)}{of}"
+        case WorkState.DONE if work.task is Task.CLONE:
+            return _what_booted(work)
         case WorkState.DONE if isinstance(work.receipt.get("seconds"), (int, float)):
             return f"in {format_duration(work.receipt['seconds'])}"
+        case WorkState.APPLIED:
+            return "on its disk and read back; waits for its first start"
+        case WorkState.REBOOTING:
+            return "went down to start from its new disk"
         case WorkState.WAITING:
             return "not taken yet"
         case _:
             return ""
+
+
+def _what_booted(work: "Work") -> str:
+    """Return what a clone's first start read back, or why nobody did."""
+    booted = work.receipt.get("booted")
+    if not isinstance(booted, dict):
+        return f"{work.step}; {work.sentence}" if work.sentence else work.step
+    entry = f", entry {booted['entry']}" if booted.get("entry") else ""
+    failed = booted.get("failed_units") or []
+    units = f"failed units: {', '.join(map(str, failed))}" if failed else "no failed units"
+    what = f"{booted.get('hostname')} by {booted.get('firmware')}{entry}"
+    return f"booted {what}, kernel {booted.get('kernel')}, {units}"
 
 
 def _when(seconds: int) -> str:

@@ -36,8 +36,15 @@ TRANSIENT = (
 )
 """Of no use on another machine."""
 
-OWN = ("/var/lib/nodectl", "/etc/nodectl")
-"""nodectl's own state: keys of this node, and the store."""
+OWN = (
+    "/var/lib/nodectl",
+    "/etc/nodectl",
+    "/etc/systemd/system/nodectl-first-boot.service",
+    "/etc/systemd/system/multi-user.target.wants/nodectl-first-boot.service",
+    "/etc/init.d/nodectl-first-boot",
+    "/etc/rc?.d/S99nodectl-first-boot",
+)
+"""nodectl's own state: keys of this node, the store, and what tells of a first start."""
 
 
 def beneath(tree: Path, place: Path) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from nodectl.controller.access_api import AccessApi
 from nodectl.controller.audit import Audit
 from nodectl.controller.auth import MEMBER, NODE, Gate, Heard, read_body
 from nodectl.controller.bell import Bell
+from nodectl.controller.clones_api import ClonesApi
 from nodectl.controller.cloning import CloneParts
 from nodectl.controller.cloning_api import CloningApi
 from nodectl.controller.inventory_api import InventoryApi
@@ -96,6 +97,10 @@ class ControlApi:
         self._work_bell = Bell()
         self.polls = Polls(self._gate, self._new_work, clocks.now, wait_max_ms=WAIT_MAX_MS)
         self._event_bell = Bell()
+        self._clones_api = ClonesApi(
+            self.jobs, self.members, self.releases, self.access, self.audit,
+            self._event_bell.ring,
+        )  # fmt: skip
 
     def use(self, realm: Realm) -> None:
         """Go on with other keys of the same realm."""
@@ -127,6 +132,7 @@ class ControlApi:
             **CloningApi(self.cloning, self._note).routes(),
             **self._access_api.routes(),
             **self.terms.routes(),
+            **self._clones_api.routes(),
             ("GET", "/v1/releases"): self._list_releases,
             ("POST", "/v1/releases"): self._publish,
             ("GET", "/v1/releases/{name}"): self._show_release,

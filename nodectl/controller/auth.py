@@ -1,9 +1,10 @@
 """Who asks, and whether they may.
 
-Every request but a join comes over a connection on which a certificate of the realm was presented,
-and carries a MAC keyed with its node's secret; both must be of the same member, and the certificate
-one that the realm still counts. Else the answer is 401 with no content. Then `policy.py` says what
-the member's role may call; else 403.
+Every request but a join and the telling of a first start (they bring a token, or a ticket) comes
+over a connection on which a certificate of the realm was presented, and carries a MAC keyed with
+its node's secret; both must be of the same member, and the certificate one that the realm still
+counts. Else the answer is 401 with no content. Then `policy.py` says what the member's role may
+call; else 403.
 
 Every answer, those too, carries the controller's time, so that a client whose clock is wrong can
 correct itself and ask once more; and `X-Nodectl-Renew: 1` when its certificate is to be renewed.
@@ -216,10 +217,11 @@ class Gate:
 
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if (request.method, request.path) == policy.JOIN:
+            if (request.method, request.path) in {policy.JOIN, policy.BOOTED}:
                 if (request.content_length or _JOIN_MAX + 1) > _JOIN_MAX:
                     return web.Response(status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-                request[NODE] = await self._rejoining(request)
+                joins = request.path == policy.JOIN[1]
+                request[NODE] = await self._rejoining(request) if joins else ""
                 return await handler(request)
             try:
                 node = await self._admit(request)

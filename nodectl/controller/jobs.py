@@ -6,7 +6,8 @@ restarts has every job and state, and hears the progress again from the nodes.
 
 Silence is concluded here: a node that does not take its work within `take_within_s` has failed at
 step "take"; one that took it and is not heard of for `silent_s` has failed at step "report" - but
-when such a node reports after all, what it says counts.
+when such a node reports after all, what it says counts. A clone is done when its new system has
+told of its start (`first_boots.py`), and has failed when that does not come.
 
 A row's `version` says when it changed last: a counter that goes on growing over restarts, so that
 a watcher asks "what changed after V".
@@ -18,6 +19,7 @@ from typing import Any
 
 from nodectl.catalog.model import ABSENT, Catalog
 from nodectl.catalog.records import (
+    BEGUN_BY_NODE,
     FINAL,
     Job,
     JobKind,
@@ -29,9 +31,11 @@ from nodectl.catalog.records import (
     job_key,
     work_key,
 )
-from nodectl.errors import UnknownJob, WriteConflict
+from nodectl.controller import first_boots
+from nodectl.errors import InvalidInput, UnknownJob, WriteConflict
 
 _NUMBER_TRIES = 100
+_GOING_DOWN_S = 60.0  # in which a node that restarts may still be heard of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,8 @@ class Patience:
 
     take_within_s: float = 60.0
     silent_s: float = 300.0
+    applied_s: float = 86_400.0  # until a node restarts, once a clone is on its disk
+    boot_s: float = 1_800.0  # from then until its new system tells of its start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +78,7 @@ class Report:
     done: int = 0
     total: int | None = None
     swarm: dict[str, Any] = field(default_factory=dict)
+    awaits: dict[str, str] | None = None  # of a clone that is applied: what its start will be
 
 
 class Jobs:
@@ -126,7 +133,8 @@ class Jobs:
         release = record.signed.release
         targets = tuple(dict.fromkeys(nodes))
         works = {node: Task(kind.value) for node in targets}
-        if record.origin:
+        begun = BEGUN_BY_NODE in options
+        if record.origin and not begun:
             works.setdefault(record.origin, Task.SEED)
         draft = Job(
             job_id=max(self._jobs, default=0) + 1,
@@ -143,6 +151,9 @@ class Jobs:
         self._remember(job)
         for node, task in works.items():
             work = Work(job_id=job.job_id, node=node, task=task)
+            if begun:
+                self._supersede(node, job.job_id)
+                work = replace(work, state=WorkState.RUNNING, step="begin")
             self._catalog.put(work_key(node, job.job_id), work.to_json(), expected=ABSENT)
             self._show(self._row(work))
         return job
@@ -182,7 +193,7 @@ class Jobs:
         return tuple(
             (self._jobs[job_id], self._rows[job_id][node].work)
             for job_id in sorted(self._open)  # a seeder has nothing to do for one that ended
-            if node in self._rows[job_id] and self._rows[job_id][node].work.state not in FINAL
+            if node in self._rows[job_id] and self._is_to_do(self._rows[job_id][node].work)
         )
 
     def concerns(self, job_id: int, node: str) -> bool:
@@ -207,6 +218,7 @@ class Jobs:
             raise UnknownJob(f"job {job_id} has nothing to do for {node}")
         if row.work.state in FINAL and not self._may_be_corrected(row.work):
             return row  # said before; an answer was lost on the way
+        self._check_state(row.work, report.state)
         receipt = row.work.receipt if report.receipt is None else report.receipt
         work = replace(
             row.work,
@@ -217,10 +229,25 @@ class Jobs:
             receipt=receipt,
             by_controller=False,
         )
+        if report.awaits is not None:
+            until = int(self._now()) + first_boots.TICKET_LIFE_S
+            work = replace(work, awaits=first_boots.awaited(report.awaits, until))
         changed = self._change(row, work, done=report.done, total=report.total)
         changed = replace(changed, swarm=report.swarm)
         self._show(changed)
         return changed
+
+    def booted(self, told: first_boots.Told) -> Row:
+        """Take the word of a new system, which shows the ticket that was left on its disk.
+
+        Raises:
+            TokenRefused: no job waits for it.
+        """
+        row = self._rows.get(told.job_id, {}).get(told.node)
+        work = first_boots.check_ticket(row.work if row else None, told, self._now())
+        if row is None or (new := first_boots.concluded(work, told.seen)) == work:
+            return self._rows[told.job_id][told.node]
+        return self._change(row, new)
 
     def expire(self, heard: Callable[[str], float]) -> bool:
         """Conclude about silent nodes; say whether anything changed.
@@ -246,16 +273,50 @@ class Jobs:
                 if now - heard > self._patience.take_within_s:
                     sentence += ": it is off, cut off, or nodectl serve does not run there"
                 return _failed(work, "take", sentence)
-            case WorkState.RUNNING if now - max(row.touched, heard) > self._patience.silent_s:
+            # An agent that still polls says nothing about a clone: that is another process.
+            case WorkState.RUNNING if (
+                now - (row.touched if work.task is Task.CLONE else max(row.touched, heard))
+                > self._patience.silent_s
+            ):
                 limit = f"{self._patience.silent_s:g} s"
                 sentence = f"{work.node} took the job and was not heard of for {limit}"
                 return _failed(work, "report", f"{sentence} (it was at: {work.step})")
+            case WorkState.APPLIED | WorkState.REBOOTING:
+                limits = (self._patience.applied_s, self._patience.boot_s)
+                silent_s = now - row.touched
+                back = heard > row.touched + _GOING_DOWN_S
+                return first_boots.silence(work, silent_s, limits, back=back)
             case _:
                 return None
 
     @staticmethod
     def _may_be_corrected(work: Work) -> bool:
-        return work.by_controller and work.step == "report"
+        return first_boots.may_be_corrected(work)
+
+    def _is_to_do(self, work: Work) -> bool:
+        """Say whether a node is to be told of a work; what it began or has applied it knows."""
+        applied = {WorkState.APPLIED, WorkState.REBOOTING}
+        begun = BEGUN_BY_NODE in self._jobs[work.job_id].options
+        return work.state not in FINAL | applied and not begun
+
+    @staticmethod
+    def _check_state(work: Work, state: WorkState) -> None:
+        """Refuse a state that the node's task does not have.
+
+        Raises:
+            InvalidInput: so it is.
+        """
+        if work.task is not Task.CLONE and state in {WorkState.APPLIED, WorkState.REBOOTING}:
+            raise InvalidInput(f"report: {work.task} is never {state}")
+        if state is WorkState.REBOOTING and work.awaits is None:
+            raise InvalidInput("report: nothing was applied that could be started")
+
+    def _supersede(self, node: str, job_id: int) -> None:
+        """Conclude a node's clones that were under way: it has begun another one."""
+        for other in tuple(self._open):
+            row = self._rows[other].get(node)
+            if other != job_id and row is not None and first_boots.is_open_clone(row.work):
+                self._change(row, first_boots.superseded(row.work, job_id))
 
     def _number(self, draft: Job) -> Job:
         """Write the job under the next free id."""

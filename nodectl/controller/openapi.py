@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nodectl.catalog.cloning import PartKind
-from nodectl.controller.policy import JOIN, POLICY
+from nodectl.controller.policy import BOOTED, JOIN, POLICY
 from nodectl.trust.token import Role
 
 Schema = Mapping[str, Any]
@@ -101,6 +101,9 @@ _FACTS: Mapping[str, Schema] = {
     "job_keys": _list(_KEY),
     "publishers": _list(_ref("Publisher")),
 }
+_STATE: Schema = {"enum": ["waiting", "running", "applied", "rebooting", "done", "failed"]}
+_SHORT: Schema = {"type": "string", "maxLength": 200}
+_AWAITS = _object(ticket_sha256=_ID, root=_SHORT, root_uuid=_SHORT, machine_id=_SHORT)
 _SCHEMAS: Mapping[str, Schema] = {
     "Error": _object(error=_STRING, sentence=_STRING, hint=_STRING),
     "ContentKeys": _object(
@@ -117,14 +120,15 @@ _SCHEMAS: Mapping[str, Schema] = {
     ),
     "Job": _object(
         {"state": {"enum": ["running", "ok", "failed"]}},
-        job_id=_COUNT, kind={"enum": ["fetch", "restore"]}, name=_NAME, generation=_COUNT,
+        job_id=_COUNT, kind={"enum": ["fetch", "restore", "clone"]}, name=_NAME, generation=_COUNT,
         root=_ID, nodes=_NAMES, options=_OBJECT, created=_COUNT, created_by=_NAME,
     ),
     "Work": _object(
         {"done": _COUNT, "total": _COUNT_OR_NULL, "swarm": _OBJECT, "version": _COUNT},
-        job_id=_COUNT, node=_NAME, task={"enum": ["fetch", "restore", "seed"]},
-        state={"enum": ["waiting", "running", "done", "failed"]}, step=_STRING, sentence=_STRING,
+        job_id=_COUNT, node=_NAME, task={"enum": ["fetch", "restore", "clone", "seed"]},
+        state=_STATE, step=_STRING, sentence=_STRING,
         lines=_list(_STRING), receipt=_OBJECT, by_controller=_BOOL,
+        awaits={"type": ["object", "null"]},
     ),
     "View": _object(
         job=_ref("Job"), state={"enum": ["running", "ok", "failed"]}, version=_COUNT,
@@ -165,6 +169,23 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("POST", "/v1/renew"): Operation(
         summary="The member's next certificate, and the keys that count now.",
         body=_object(request=_TEXT), answer=_object(**_FACTS),
+    ),
+    BOOTED: Operation(
+        summary="A clone tells of its first start, with the ticket that was left on its disk.",
+        body=_object(
+            job_id=_COUNT, node=_NAME, ticket=_KEY,
+            seen={
+                "type": "object", "maxProperties": 32, "propertyNames": _SHORT,
+                "additionalProperties": {
+                    "anyOf": [_SHORT, {"type": "integer"}, _list(_SHORT, maxItems=50)]
+                },
+            },
+        ),
+        answer=_NOTHING,
+    ),
+    ("POST", "/v1/nodes/{name}/clones"): Operation(
+        summary="A job for a clone that the node has begun by itself.",
+        body=_object(image=_NAME, generation=_COUNT), answer=_object(job=_ref("Job")),
     ),
     ("GET", "/v1/openapi.json"): Operation(summary="This document.", answer=_OBJECT),
     ("GET", "/v1/nodes"): Operation(
@@ -297,8 +318,9 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             {
                 "step": _TEXT, "sentence": _TEXT, "lines": _list(_TEXT, maxItems=50),
                 "receipt": _OBJECT, "done": _COUNT, "total": _COUNT_OR_NULL, "swarm": _OBJECT,
+                "awaits": _AWAITS,
             },
-            state={"enum": ["waiting", "running", "done", "failed"]},
+            state=_STATE,
         ),
         answer=_NOTHING,
     ),
@@ -339,8 +361,8 @@ def document(version: str) -> dict[str, Any]:
         "info": {
             "title": "nodectl control API",
             "version": version,
-            "description": "Every path but the join needs a certificate of the realm and a MAC of "
-            "the same member; see docs/control-api.md.",
+            "description": "Every path but the join and the telling of a first start needs a "
+            "certificate of the realm and a MAC of the same member; see docs/control-api.md.",
         },
         "security": [{"certificate": [], "mac": []}],
         "paths": paths,
@@ -374,7 +396,7 @@ def _described(method: str, path: str, operation: Operation) -> dict[str, Any]:
     if operation.body is not None:
         content = {"application/json": {"schema": operation.body}}
         described["requestBody"] = {"required": True, "content": content}
-    if (method, path) == JOIN:
+    if (method, path) in {JOIN, BOOTED}:
         described["security"] = []
     else:
         described["responses"]["401"] = {"description": "No member asks."}

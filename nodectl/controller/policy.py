@@ -3,8 +3,8 @@
 What each path takes and answers stands in `openapi.py`, for the same table.
 
 A member that may not call something gets 403, and that is logged and audited. A machine without a
-certificate of the realm and the right MAC gets 401 for every path but the join, whether the path
-exists or not.
+certificate of the realm and the right MAC gets 401 for every path but the join and the telling of
+a first start, whether the path exists or not.
 
 `Scope.OWN` is for what concerns the asking member: itself (`{name}`, `{node}`), a job that has
 work for it (`{job_id}`), or an image that is for it (`{root}`, `/v1/releases/{name}`).
@@ -17,6 +17,7 @@ from typing import NamedTuple
 from nodectl.trust.token import Role
 
 JOIN = ("POST", "/v1/join")  # needs a token in place of membership
+BOOTED = ("POST", "/v1/booted")  # needs the ticket that a clone carries
 
 
 class Scope(StrEnum):
@@ -53,6 +54,7 @@ POLICY: Mapping[tuple[str, str], Rights] = {
     ("GET", "/v1/openapi.json"): Rights(_ALL, _ALL, _ALL),
     ("GET", "/v1/nodes"): Rights(_ALL, _NONE, _NONE),
     ("DELETE", "/v1/nodes/{name}"): Rights(_ALL, _OWN, _OWN),
+    ("POST", "/v1/nodes/{name}/clones"): Rights(_ALL, _OWN, _OWN),  # of images that are for it
     ("GET", "/v1/inventory"): Rights(_ALL, _NONE, _NONE),
     ("POST", "/v1/inventory"): Rights(_ALL, _NONE, _NONE),
     ("GET", "/v1/inventory/{name}"): Rights(_ALL, _OWN, _OWN),

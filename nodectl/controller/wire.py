@@ -4,11 +4,13 @@ The forms are described in docs/control-api.md. Unknown fields are an error.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from nodectl.catalog.records import JobKind, WorkState
+from nodectl.controller.first_boots import Told
 from nodectl.controller.jobs import Report
 from nodectl.controller.members import JoinRequest
 from nodectl.controller.multicast import OPTION
@@ -30,6 +32,10 @@ _URL_MAX = 256
 _SWARM_KEYS_MAX = 32
 _SWARM_PEERS_MAX = 4096
 _SWARM_TEXT_MAX = 64
+_SEEN_MAX = 32
+_SEEN_TEXT_MAX = 200
+_AWAITED = {"ticket_sha256", "root", "root_uuid", "machine_id"}
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 T = TypeVar("T")
 
@@ -269,7 +275,7 @@ def parse_job(body: bytes) -> JobRequest:
     except ValueError as exc:
         raise InvalidInput(f"job: {exc}") from exc
     request = JobRequest(
-        kind=kind,
+        kind=_ordered_kind(kind),
         name=fields.name("name"),
         generation=fields.optional_count("generation"),
         nodes=fields.texts("nodes", most=_NODES_MAX),
@@ -279,6 +285,56 @@ def parse_job(body: bytes) -> JobRequest:
     if not request.nodes:
         raise InvalidInput("job: no nodes are named")
     return request
+
+
+def _ordered_kind(kind: JobKind) -> JobKind:
+    if kind is JobKind.CLONE:
+        raise InvalidInput("job: a clone is begun on the node itself: nodectl clone")
+    return kind
+
+
+def parse_clone(body: bytes) -> tuple[str, int]:
+    """Return the image and the generation that a node has begun to clone."""
+    fields = Fields(body, where="clone")
+    wanted = fields.name("image"), fields.count("generation")
+    fields.end()
+    return wanted
+
+
+def parse_booted(body: bytes) -> Told:
+    """Return what a new system says of its start; the one that says it has shown nothing yet."""
+    fields = Fields(body, where="booted")
+    told = Told(
+        job_id=fields.count("job_id"),
+        node=fields.name("node"),
+        ticket=fields.key("ticket"),
+        seen=_seen(fields.take("seen", dict)),
+    )
+    fields.end()
+    return told
+
+
+def _seen(given: dict[str, Any]) -> dict[str, Any]:
+    """Return what was read back: short texts, counts, and lists of short texts."""
+    if len(given) > _SEEN_MAX:
+        raise InvalidInput(f"booted: seen has more than {_SEEN_MAX} fields")
+    return {_seen_text(name): _seen_value(value) for name, value in given.items()}
+
+
+def _seen_value(value: object) -> str | int | list[str]:
+    if isinstance(value, str):
+        return _seen_text(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, list) and len(value) <= _LINES_MAX:
+        return [_seen_text(each) for each in value]
+    raise InvalidInput("booted: seen holds other things than numbers and texts")
+
+
+def _seen_text(value: object) -> str:
+    if not isinstance(value, str) or len(value) > _SEEN_TEXT_MAX:
+        raise InvalidInput("booted: seen holds other things than numbers and short texts")
+    return _shown(value)
 
 
 def _job_options(kind: JobKind, given: dict[str, Any]) -> dict[str, Any]:
@@ -325,9 +381,22 @@ def parse_report(body: bytes) -> Report:
         done=fields.count("done", 0),
         total=fields.optional_count("total"),
         swarm=_checked_swarm(fields.take("swarm", dict, {})),
+        awaits=_awaits(fields.take("awaits", dict, {})),
     )
     fields.end()
+    if report.awaits is not None and state is not WorkState.APPLIED:
+        raise InvalidInput(f"report: one that is {state} awaits nothing")
     return report
+
+
+def _awaits(given: dict[str, Any]) -> dict[str, str] | None:
+    """Return what a clone's start will be; it is compared, and shown where it differs."""
+    if not given:
+        return None
+    right = all(isinstance(value, str) and len(value) <= _SEEN_TEXT_MAX for value in given.values())
+    if given.keys() != _AWAITED or not right or not _SHA256.fullmatch(given["ticket_sha256"]):
+        raise InvalidInput(f"report: awaits has not the texts {', '.join(sorted(_AWAITED))}")
+    return {name: _shown(value) for name, value in given.items()}
 
 
 def _checked_swarm(given: dict[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def apply_identity(root: Path, plan: IdentityPlan) -> AppliedIdentity:
     made: set[str] = set()
     root_fd = opened(root)
     try:
-        labelled = _is_labelled(root_fd)
+        labelled = is_labelled(root_fd)
         for action in (*plan.actions, _record(plan)):
             made |= _prepare(root_fd, action)
             _act(root_fd, action, labelled=labelled)
@@ -109,7 +109,7 @@ def _make_folder(root_fd: int, path: str) -> bool:
     return True
 
 
-def _is_labelled(root_fd: int) -> bool:
+def is_labelled(root_fd: int) -> bool:
     """Say whether the tree has SELinux labels: then new files need theirs."""
     with contextlib.suppress(OSError), folder_beneath(root_fd, "etc") as folder:
         return bool(os.getxattr(folder, _LABEL))

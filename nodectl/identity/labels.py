@@ -15,6 +15,7 @@ _TYPES = (
     (r"etc/NetworkManager/system-connections/.*", "NetworkManager_etc_rw_t"),
     (r"etc/NetworkManager/.*", "NetworkManager_etc_t"),
     (r"etc/systemd/network/.*", "net_conf_t"),
+    (r"etc/systemd/system/.*", "systemd_unit_file_t"),
     (r"etc/krb5\.keytab", "krb5_keytab_t"),
     (r"etc/munge/.*", "munge_etc_t"),
     (r"etc/puppetlabs/.*", "puppet_etc_t"),

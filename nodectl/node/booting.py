@@ -11,6 +11,8 @@ from pathlib import Path, PurePosixPath
 
 from nodectl.boot.apply import apply_boot
 from nodectl.boot.entries import WantedEntry
+from nodectl.boot.first_boot import FirstBoot, Placed, place_first_boot
+from nodectl.boot.inside import entered
 from nodectl.boot.model import BootOrder, BootPlace, Esp
 from nodectl.boot.nvram import apply_entries
 from nodectl.boot.plan import BootPlan, plan_boot
@@ -49,6 +51,7 @@ class BootReport:
     kernels: tuple[str, ...]
     loader: str  # of UEFI; empty without it
     entries: tuple[str, ...]  # what was written into the firmware's memory
+    untold: str = ""  # why the controller will not hear of the first start; empty: it will
 
 
 def boot_place(plan: DiskPlan) -> BootPlace | None:
@@ -183,6 +186,23 @@ def make_bootable(root: Path, place: BootPlace, device: str, observer: Observer)
     return plan
 
 
+def place_telling(
+    root: Path, place: BootPlace, device: str, first: FirstBoot, observer: Observer
+) -> Placed:
+    """Put into the bootable tree what will tell of its first start, where the tree can.
+
+    Raises:
+        NodectlError: what boot/first_boot.py raises.
+    """
+    with (
+        step(observer, "place what tells of the first start"),
+        entered(root, device=device, uuid=place.root_uuid) as inside,
+    ):
+        placed = place_first_boot(root, inside, first)
+        _record_own(root, set(placed.paths))
+    return placed
+
+
 def _snapshot(root: Path, place: BootPlace) -> dict[str, tuple[int, int, int]]:
     """Return what tells whether a file was changed, for each where boot programs write."""
     esps = {str(root / esp.mount.strip("/")) for esp in place.esps}
@@ -245,11 +265,14 @@ def wanted_entries(plan: BootPlan, place: BootPlace) -> tuple[WantedEntry, ...]:
     )
 
 
-def boot_report(plan: BootPlan, place: BootPlace, entries: tuple[str, ...]) -> BootReport:
+def boot_report(
+    plan: BootPlan, place: BootPlace, entries: tuple[str, ...], untold: str
+) -> BootReport:
     """Return what to tell of it."""
     return BootReport(
         firmwares=tuple(sorted(place.firmwares)),
         kernels=plan.kernels,
         loader=plan.loader or "",
         entries=entries,
+        untold=untold,
     )

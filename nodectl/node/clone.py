@@ -5,14 +5,14 @@ compares it afterwards.
 """
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 
 from nodectl.boot.apply import check_boot
+from nodectl.boot.first_boot import FirstBoot, check_first_boot
 from nodectl.boot.model import BootPlace
 from nodectl.catalog.inventory import NodeInventory
 from nodectl.catalog.site_files import FilledFile
@@ -39,6 +39,7 @@ from nodectl.node.booting import (
     boot_report,
     check_image,
     make_bootable,
+    place_telling,
     write_entries,
 )
 
@@ -160,11 +161,13 @@ def clone_onto_disk(
     *,
     confirm: Callable[[DiskPlan], bool],
     observer: Observer,
+    announce: Callable[[], FirstBoot | None] = lambda: None,
 ) -> CloneReport:
     """Clone `image` as `wish` says, once `confirm` has said yes to the plan.
 
-    Whatever was mounted or attached is released when this returns or raises. A run that was cut
-    off is simply repeated.
+    `announce` is called then, before the first write; what it returns, the clone will carry in
+    order to tell of its first start. Whatever was mounted or attached is released when this returns
+    or raises. A run that was cut off is simply repeated.
 
     Raises:
         NotConfirmed: `confirm` said no; nothing was written.
@@ -182,13 +185,14 @@ def clone_onto_disk(
             f"{_names(plan)} was left as it is: the plan was not confirmed",
             hint="answer yes, or pass --yes after reading the plan of --dry-run",
         )
+    first = announce()
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(private_folder())
         old = _old_root(plan, wish, image, folder, watch)
         stack.enter_context(released(plan))
         filled, own = _write(plan, _owner(wish, image, old), image, folder, watch)
         files = _read_back(plan, wish, image, folder, own=own, observer=watch)
-        boot = _make_bootable(plan, wish, place, folder, watch) if place else None
+        boot = _make_bootable(plan, wish, place, folder, watch, first) if place else None
     return CloneReport(
         disk=plan.disk.path,
         serial=plan.disk.serial,
@@ -226,20 +230,30 @@ def check_boots(wish: CloneWish, plan: DiskPlan, image: ImageSource) -> BootPlac
 
 
 def _make_bootable(
-    plan: DiskPlan, wish: CloneWish, place: BootPlace, folder: Path, observer: Observer
+    plan: DiskPlan,
+    wish: CloneWish,
+    place: BootPlace,
+    folder: Path,
+    observer: Observer,
+    first: FirstBoot | None,
 ) -> BootReport:
     """Mount once more, install what boots, read it back from another mount; then the entries."""
     device = next(each.device for each in plan.mounts if each.path == "/")
     with mounted(plan.mounts, folder) as root:
         boot = make_bootable(root, place, device, observer)
+        told = place_telling(root, place, device, first, observer) if first else None
     with (
         step(observer, "read back what boots"),
         mounted(plan.mounts, folder, read_only=True) as root,
     ):
         check_boot(root, boot, place)
+        if told is not None:
+            check_first_boot(root, told)
     elsewhere = wish.boot.elsewhere or plan.disk.type == "loop"
     entries = write_entries(boot, place, replace(wish.boot, elsewhere=elsewhere), observer)
-    return boot_report(boot, place, entries)
+    return boot_report(
+        boot, place, entries, "nobody asked for it" if told is None else told.why_not
+    )
 
 
 def _owner(wish: CloneWish, image: ImageSource, old: OldRoot) -> Owner:
@@ -349,6 +363,6 @@ def _extra(plan: DiskPlan) -> frozenset[str]:
     return frozenset(extra - {"."})
 
 
-def report_json(report: CloneReport) -> str:
-    """Return the report as one line of JSON."""
-    return json.dumps(asdict(report))
+def report_document(report: CloneReport) -> dict[str, Any]:
+    """Return the report as JSON values."""
+    return asdict(report)

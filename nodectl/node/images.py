@@ -18,7 +18,7 @@ from nodectl.content.tree import TreeManifest
 from nodectl.content.verify import NOT_IN_IMAGE, VerifyReport, verify_tree
 from nodectl.errors import FrameMissing
 from nodectl.events import NullObserver, Observer
-from nodectl.ids import FrameId
+from nodectl.ids import FrameId, Root
 from nodectl.node.state import HeldRoot, Membership, StateFolder
 from nodectl.store.chain import ChainStore
 from nodectl.store.disk import DiskStore
@@ -75,6 +75,11 @@ class StoredImage:
     def node_name(self) -> str:
         """This machine's name in the realm."""
         return self._membership.node
+
+    @property
+    def release(self) -> tuple[str, int, Root]:
+        """Name, generation and root."""
+        return self._held.name, self._held.generation, self._held.root
 
     def is_here(self) -> bool:
         """Say whether this machine's store has every frame."""

@@ -90,9 +90,18 @@ class Reporter:
             self._loop.call_soon_threadsafe(self._stepped.set)
         self._latest = {"state": state, "step": step, "done": done, "total": total}
 
-    def succeed(self, receipt: Mapping[str, Any]) -> None:
-        """The work is done."""
+    def succeed(self, receipt: Mapping[str, Any], *, step: str = "", sentence: str = "") -> None:
+        """The work is done; `sentence` says what nobody confirmed of it."""
         self._latest = {"state": WorkState.DONE.value, "receipt": dict(receipt)}
+        if step:
+            self._latest |= {"step": step, "sentence": sentence[:_SENTENCE_MAX]}
+        self._finish()
+
+    def applied(self, receipt: Mapping[str, Any], awaits: Mapping[str, str]) -> None:
+        """A clone is on its disk; what starts from it will be as `awaits` says."""
+        state = WorkState.APPLIED.value
+        self._latest = {"state": state, "step": "applied", "receipt": dict(receipt),
+                        "awaits": dict(awaits)}  # fmt: skip
         self._finish()
 
     def fail(self, sentence: str, lines: tuple[str, ...] = ()) -> None:
@@ -104,6 +113,11 @@ class Reporter:
             "lines": [line[:_SENTENCE_MAX] for line in lines[-_LINES_MAX:]],
         }
         self._finish()
+
+    def end(self, sentence: str) -> None:
+        """No more will be said; what has no result by now has failed."""
+        if not self._finished.is_set():
+            self.fail(sentence)
 
     def _finish(self) -> None:
         self._finished.set()

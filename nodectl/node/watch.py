@@ -13,6 +13,10 @@ log = logging.getLogger(__name__)
 
 _WAIT_S = 10.0  # how long the controller may hold one request
 _RETRY_S = 2.0
+_CLONE_WORDS = {
+    WorkState.APPLIED: "the clone is on its disk and was read back; waiting for its first start",
+    WorkState.REBOOTING: "goes down in order to start from its new disk",
+}
 _NAMED = 10  # nodes that one sentence names
 
 
@@ -29,6 +33,7 @@ class Story:
         """Tell what is new about one node."""
         work, old = row.work, self._rows.get(row.work.node)
         self._rows[work.node] = row
+        self._tell_clone(row, old)
         if work.state is not WorkState.RUNNING or (old and old.work.step != work.step):
             self._end_step(old)
         match work.state:
@@ -39,6 +44,12 @@ class Story:
                 self._observer.on(Note(text=text, node=work.node))
             case _:
                 pass
+
+    def _tell_clone(self, row: WorkRow, old: WorkRow | None) -> None:
+        """Tell how far the start of a clone is."""
+        text = _CLONE_WORDS.get(row.work.state)
+        if text is not None and (old is None or old.work.state is not row.work.state):
+            self._observer.on(Note(text=text, node=row.work.node))
 
     def _tell_step(self, row: WorkRow) -> None:
         step, node = row.work.step, row.work.node

@@ -303,10 +303,10 @@ class TestRefused:
     def test_dry_run_writes_nothing(self, disk: LoopDisk, tree: Path) -> None:
         program = (
             "import sys; from pathlib import Path; from loop_disks import FolderImage;"
-            "from nodectl.cli.clone import run_clone; from nodectl.node.clone import CloneWish;"
+            "from nodectl.cli.clone import print_plan; from nodectl.node.clone import CloneWish;"
             "from nodectl.disk.model import default_layout as d;"
-            "run_clone(CloneWish(disks=(sys.argv[1],), layout=d(), node_name='n'),"
-            "FolderImage(Path(sys.argv[2])), yes=True, dry_run=True, as_json=False)"
+            "print_plan(CloneWish(disks=(sys.argv[1],), layout=d(), node_name='n'),"
+            "FolderImage(Path(sys.argv[2])), as_json=False)"
         )
         said = python("-c", program, disk.path, str(tree))
         assert said.returncode == 0, said.stderr

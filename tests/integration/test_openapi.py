@@ -21,7 +21,7 @@ from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi import checks as openapi_checks
 
 from nodectl.controller import openapi
-from nodectl.controller.policy import JOIN, POLICY
+from nodectl.controller.policy import BOOTED, JOIN, POLICY
 from nodectl.node.state import Membership, StateFolder
 from nodectl.trust.ca import CONTROLLER_NAME, client_context
 from nodectl.trust.certificate import load_identity
@@ -45,7 +45,7 @@ WAIT_MAX_MS = 20
 
 
 def test_the_document_tells_of_every_route_and_of_no_other() -> None:
-    assert set(openapi.OPERATIONS) == {*POLICY, JOIN}
+    assert set(openapi.OPERATIONS) == {*POLICY, JOIN, BOOTED}
     told = {
         (method.upper(), path): operation["x-nodectl-rights"]
         for path, operations in DOCUMENT["paths"].items()

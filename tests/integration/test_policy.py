@@ -19,7 +19,7 @@ from nodectl.catalog.records import JobKind
 from nodectl.catalog.sqlite import SqliteCatalog
 from nodectl.controller.api import Clocks, ControlApi
 from nodectl.controller.audit import realm_audit
-from nodectl.controller.policy import JOIN, NOBODY, POLICY, Scope, rights
+from nodectl.controller.policy import BOOTED, JOIN, NOBODY, POLICY, Scope, rights
 from nodectl.errors import TokenRefused
 from nodectl.node.client import ControlClient
 from nodectl.node.join import join
@@ -43,6 +43,7 @@ def _paths(me: str, other: str) -> dict[tuple[str, str], tuple[str, str]]:
         "/v1/cloning/{part}/{name}": ("/v1/cloning/pre/golden",) * 2,
         "/v1/nodes/{name}/cloning": (f"/v1/nodes/{me}/cloning", f"/v1/nodes/{other}/cloning"),
         "/v1/nodes/{name}/files": (f"/v1/nodes/{me}/files", f"/v1/nodes/{other}/files"),
+        "/v1/nodes/{name}/clones": (f"/v1/nodes/{me}/clones", f"/v1/nodes/{other}/clones"),
         "/v1/inventory/{name}": (f"/v1/inventory/{me}", f"/v1/inventory/{other}"),
         "/v1/releases/{name}": ("/v1/releases/golden",) * 2,
         "/v1/releases/{name}/access": ("/v1/releases/golden/access",) * 2,
@@ -134,7 +135,7 @@ def test_the_table_and_the_routes_are_the_same(tmp_path: Path) -> None:
         for route in api.application().router.routes()
         if route.resource is not None
     }
-    assert routes == set(POLICY) | {JOIN}
+    assert routes == set(POLICY) | {JOIN, BOOTED}
     assert rights("GET", "/v1/secrets") == NOBODY
     assert all(NOBODY.of(role) is Scope.NONE for role in Role)
 

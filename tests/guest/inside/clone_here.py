@@ -3,6 +3,7 @@
 Arguments: layout file, node name, whether the initramfs must be made anew (yes, no), disks.
 """
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from nodectl.cli.clone import report_text
 from nodectl.disk.text import parse_layout
 from nodectl.events import Event, StepFinished, StepStarted
 from nodectl.node.booting import BootWish
-from nodectl.node.clone import CloneWish, clone_onto_disk, report_json
+from nodectl.node.clone import CloneWish, clone_onto_disk, report_document
 
 
 @dataclass
@@ -41,7 +42,7 @@ def main() -> None:
     )
     report = clone_onto_disk(wish, image, confirm=lambda _plan: True, observer=Told())
     print(report_text(report))
-    Path("/mnt/results", f"{name}.json").write_text(report_json(report))
+    Path("/mnt/results", f"{name}.json").write_text(json.dumps(report_document(report)))
 
 
 main()

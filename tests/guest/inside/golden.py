@@ -1,5 +1,6 @@
 """The golden system that guests clone: their own root, and a unit that reports and ends it."""
 
+import fcntl
 import subprocess
 from pathlib import Path
 
@@ -39,6 +40,12 @@ def golden_root(place: Path, *, rebuilds: bool) -> Path:
     With `rebuilds` its initramfs waits for another machine's swap, so that a clone has to make it
     anew. That takes minutes in an emulated machine, even with the few modules that are listed here.
     """
+    with Path("/run/golden.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several clones may be made at the same time
+        return place if place.exists() else _made(place, rebuilds=rebuilds)
+
+
+def _made(place: Path, *, rebuilds: bool) -> Path:
     place.mkdir()
     subprocess.run(["mount", "--bind", "/", place], check=True)
     # A fifth of it is what only tests need.
