@@ -191,7 +191,7 @@ def diff(
 
     first = read_layout(file)
     second = read_layout(other) if other else capture_layout(())[0]
-    found = layout_differences(first, second)
+    found = layout_differences(first, second, content=other is not None)
     if as_json:
         print(json.dumps({"differences": found}))
     else:

@@ -1,7 +1,8 @@
 """From facts to a layout: what a machine's disks look like, and what a layout cannot say. Pure.
 
 Sizes are exact, but what reaches the end of its disk or takes the last of its volume group gets
-"rest", so that it grows on a larger disk. UUIDs are not captured: a clone has its own.
+"rest", so that it grows on a larger disk. UUIDs are not captured: a clone has its own. What a
+mounted filesystem uses is captured as its `min_used`, so that a disk too small for it is refused.
 """
 
 import re
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from nodectl.disk.capture_names import disk_match, notable_options, usable_id
 from nodectl.disk.capture_stack import capture_stack
 from nodectl.disk.compare import signatures_at
-from nodectl.disk.facts import DiskFacts, MachineFacts, PartitionFacts, Signature
+from nodectl.disk.facts import DiskFacts, MachineFacts, PartitionFacts, Signature, VolumeFacts
 from nodectl.disk.kinds import (
     GPT_ATTRIBUTES,
     MBR_EXTENDED_TYPES,
@@ -26,7 +27,7 @@ from nodectl.disk.kinds import (
 from nodectl.disk.mistakes import layout_mistakes
 from nodectl.disk.model import Layout
 from nodectl.disk.placing import usable_region
-from nodectl.disk.sizes import REST_SIZE, Size
+from nodectl.disk.sizes import REST_SIZE, Size, round_up
 from nodectl.disk.volumes import DiskWish, Filesystem, Partition, Parts, Subvolume
 from nodectl.errors import InvalidInput
 from nodectl.units import MIB
@@ -196,21 +197,20 @@ def _filesystem(
         what = "not opened or assembled" if other[0] in _MEMBERS else "no content that is known"
         captured.remarks.append(f"{device} holds {other[0]}: {what}")
     if kinds:
-        subvolumes = volume.subvolumes if volume else None
+        volume = volume or VolumeFacts(path=device, size=0)
         captured.filesystems.append(
-            _one_filesystem(device, name, kinds[0], machine, subvolumes, captured.remarks)
+            _one_filesystem(volume, name, kinds[0], machine, captured.remarks)
         )
 
 
 def _one_filesystem(
-    device: str,
+    volume: VolumeFacts,
     name: str,
     found: Signature,
     machine: MachineFacts,
-    subvolumes: tuple[str, ...] | None,
     remarks: list[str],
 ) -> Filesystem:
-    kind = FsType(found.type)
+    device, kind = volume.path, FsType(found.type)
     node = next((each.device for each in machine.blocks if each.path == device), "")
     mounts = [each for each in machine.mounts if each.source == device or each.device == node]
     mounts = [each for each in mounts if not each.target.startswith(("/run/", "/media/", "/proc/"))]
@@ -221,7 +221,7 @@ def _one_filesystem(
     inner: list[Subvolume] = []
     if kind is FsType.BTRFS:
         paths = [each.root.lstrip("/") for each in mounts if each.root != "/"]
-        there = list(dict.fromkeys([*(subvolumes or ()), *paths]))
+        there = list(dict.fromkeys([*(volume.subvolumes or ()), *paths]))
         if len(there) > _MOST_SUBVOLUMES:
             remarks.append(f"{device} has {len(there)} subvolumes; those mounted are captured")
             there = paths
@@ -241,6 +241,7 @@ def _one_filesystem(
         mount=whole.target if whole else "",
         mount_options=notable_options(whole.options) if whole else (),
         subvolumes=tuple(inner),
+        min_used=round_up(volume.used or 0, MIB),
     )
 
 

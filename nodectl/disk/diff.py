@@ -6,8 +6,14 @@ from nodectl.disk.model import Layout
 from nodectl.disk.text import layout_fields
 
 
-def layout_differences(first: Layout, second: Layout) -> tuple[str, ...]:
-    """Return a line for each difference: "partition disk1/2 size: 20GiB -> rest"."""
+def layout_differences(first: Layout, second: Layout, *, content: bool = True) -> tuple[str, ...]:
+    """Return a line for each difference: "partition disk1/2 size: 20GiB -> rest".
+
+    Without `content`, what the content needs (`min_used`) is not compared: on a machine that is in
+    use it is another one each time.
+    """
+    if not content:
+        first, second = _without_content(first), _without_content(second)
     old, new = (layout_fields(by_place(each)) for each in (first, second))
     lines: list[str] = []
     for name in dict.fromkeys((*old, *new)):
@@ -23,6 +29,11 @@ def layout_differences(first: Layout, second: Layout) -> tuple[str, ...]:
                 if old[name].get(key) != new[name].get(key)
             ]
     return tuple(lines)
+
+
+def _without_content(layout: Layout) -> Layout:
+    plain = tuple(replace(each, min_used=0) for each in layout.filesystems)
+    return replace(layout, filesystems=plain)
 
 
 def by_place(layout: Layout) -> Layout:

@@ -153,6 +153,7 @@ class VolumeFacts:
     size: int  # bytes
     signatures: tuple[Signature, ...] = ()
     subvolumes: tuple[str, ...] | None = None  # of a mounted btrfs; None: nobody looked
+    used: int | None = None  # bytes of a mounted filesystem, as df counts; None: it is not mounted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -163,9 +163,11 @@ MBR_TYPES = {
 MBR_EXTENDED = "5"
 MBR_EXTENDED_TYPES = ("5", "f", "85")
 MBR_PRIMARIES = 4
-MBR_MOST_BYTES = 512 << 32  # starts and sizes are 32-bit counts of sectors
+MBR_SECTORS = 1 << 32  # starts and sizes are 32-bit counts of them
 MAX_GPT_LABEL = 36  # characters, UEFI specification 2.10 section 5.3.3
 MAX_PARTITIONS = 128  # what a GPT of the usual size holds
+
+LUKS_HEADER = 16 * MIB  # cryptsetup's default for LUKS2
 
 _GUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _BYTE = re.compile(r"[0-9A-Fa-f]{1,2}")

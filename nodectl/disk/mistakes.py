@@ -14,6 +14,7 @@ from nodectl.disk.kinds import (
     MAX_GPT_LABEL,
     MAX_PARTITIONS,
     MBR_PRIMARIES,
+    MBR_SECTORS,
     MBR_TYPES,
     MIN_ALIGNMENT,
     FsType,
@@ -215,6 +216,7 @@ def _on_one_disk(parts: Parts, disk: DiskWish) -> Iterator[Mistake]:
     yield from _repeated_on_disk(here, disk)
     if disk.table is TableKind.MBR:
         yield from _mbr_mistakes(here)
+        yield from _beyond_mbr(here, disk.sector or disk.match.sector or 512)
     yield from _overlaps(here)
     shares = [(index, each.size.share) for index, each in here if each.size.share is not None]
     if sum(share for _, share in shares) > 10_000:  # noqa: PLR2004 - hundredths of a percent
@@ -261,6 +263,20 @@ def _mbr_mistakes(here: Sequence[tuple[int, Partition]]) -> Iterator[Mistake]:
     for index in active[1:]:
         text = "another partition of the disk is active already"
         yield Mistake(field=f"partition[{index}].flags", text=text)
+
+
+def _beyond_mbr(here: Sequence[tuple[int, Partition]], sector: int) -> Iterator[Mistake]:
+    """Yield the partitions that end behind the last sector that an MBR can name."""
+    end = 0
+    for index, each in here:
+        end = max(end, each.start or 0) + each.size.smallest
+        if end > MBR_SECTORS * sector:
+            text = (
+                f"ends behind {MBR_SECTORS * sector >> 40} TiB, where an MBR ends on sectors of "
+                f'{sector} bytes; use table = "gpt"'
+            )
+            field = "start" if (each.start or 0) >= MBR_SECTORS * sector else "size"
+            yield Mistake(field=f"partition[{index}].{field}", text=text)
 
 
 def _overlaps(here: Sequence[tuple[int, Partition]]) -> Iterator[Mistake]:

@@ -12,8 +12,10 @@ from nodectl.disk.kinds import (
     Role,
     TableKind,
     is_guid,
+    min_fs_bytes,
 )
 from nodectl.disk.mistakes_words import LABEL, Mistake, repeated
+from nodectl.disk.sizes import size_words
 from nodectl.disk.volumes import Filesystem, Parts, mount_points
 
 _MOUNT_OPTION = re.compile(r"[A-Za-z0-9_.:=/+@%-]+")
@@ -75,11 +77,14 @@ def _subvolumes(fs: Filesystem) -> Iterator[tuple[str, str]]:
 
 
 def _room(parts: Parts, fs: Filesystem) -> Iterator[tuple[str, str]]:
-    part = next((each for each in parts.partitions if each.id == fs.volume), None)
-    most = part.size.largest if part else None
-    if part and most is not None and most < MIN_FS_BYTES[fs.type]:
-        least = MIN_FS_BYTES[fs.type] >> 20
-        yield "volume", f"{fs.type} needs {least} MiB, partition {part.id!r} is smaller"
+    most = parts.most_bytes(fs.volume)
+    here = parts.disks_below(fs.volume)
+    sectors = [each.sector or each.match.sector or 512 for each in parts.disks if each.id in here]
+    least = min_fs_bytes(fs.type, max(sectors, default=512))
+    if most is not None and most < least:
+        yield "volume", f"{fs.type} needs {least >> 20} MiB, {fs.volume!r} is smaller"
+    if most is not None and most < fs.min_used:
+        yield "min_used", f"{fs.volume!r} is smaller than that: {size_words(most)}"
 
 
 def _preserved(parts: Parts, fs: Filesystem) -> Iterator[tuple[str, str]]:
@@ -88,7 +93,10 @@ def _preserved(parts: Parts, fs: Filesystem) -> Iterator[tuple[str, str]]:
     disk = next((each for each in parts.disks if each.id == fs.volume), None)
     kept = part.preserve if part else Preserve.NONE
     whole = disk is not None and disk.table is TableKind.NONE
-    if fs.preserve is not Preserve.NONE and not whole and kept is Preserve.NONE:
+    if fs.preserve is not Preserve.NONE and not (whole or part):
+        text = "only what stands on a partition or a whole disk can be kept, not on RAID, LVM, LUKS"
+        yield "preserve", f'{text}; role = "never_touch" keeps such disks as they are'
+    if fs.preserve is not Preserve.NONE and part and kept is Preserve.NONE:
         yield "preserve", "the partition that it stands on must be preserved as well"
     if part and kept is not Preserve.NONE and fs.preserve is Preserve.KEEP:
         for name in ("mkfs_options", "uuid"):

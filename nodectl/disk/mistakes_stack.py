@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from nodectl.disk.kinds import (
+    LUKS_HEADER,
     MIN_MEMBERS,
     RAID_LAYOUT,
     RAID_METADATA,
@@ -19,7 +20,7 @@ from nodectl.disk.kinds import (
 )
 from nodectl.disk.mistakes_words import Mistake, bad_id, is_id, repeated, wrong_ones
 from nodectl.disk.sizes import size_words
-from nodectl.disk.volumes import LogicalVolume, Luks, Partition, Parts, Raid, VolumeGroup
+from nodectl.disk.volumes import LogicalVolume, Luks, Parts, Raid, VolumeGroup
 from nodectl.units import KIB, MIB
 
 _NAME = re.compile(r"(?!-)[A-Za-z0-9+_.-]{1,64}")
@@ -30,7 +31,7 @@ _OPTION = re.compile(r"[A-Za-z0-9_.:=/+@%-]+")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9:.+-]*")
 _ENCRYPTION_SECTORS = (512, 1024, 2048, 4096)
 _MAX_ARRAY_NAME = 32  # bytes, mdadm(8), --name
-MIN_LUKS_BYTES = 17 * MIB  # the header of LUKS2 takes 16 MiB
+_MIN_LUKS_BYTES = LUKS_HEADER + MIB
 
 
 def stack_mistakes(parts: Parts) -> Iterator[Mistake]:
@@ -44,7 +45,7 @@ def stack_mistakes(parts: Parts) -> Iterator[Mistake]:
             ("logical_volume", index, _logical_volume(parts, each))
             for index, each in enumerate(parts.logical_volumes)
         ),
-        *(("luks", index, _luks(each)) for index, each in enumerate(parts.luks)),
+        *(("luks", index, _luks(parts, each)) for index, each in enumerate(parts.luks)),
     )
     for table, index, mistakes in found:
         for name, text in mistakes:
@@ -153,10 +154,10 @@ def _circle(parts: Parts, volume: str, field: str) -> Iterator[Mistake]:
 
 
 def _preserved_below(parts: Parts, users: dict[str, str]) -> Iterator[Mistake]:
-    """What is kept may carry a filesystem; to build something new on it would destroy it."""
+    """What may be kept may carry a filesystem; to build on it would destroy what is kept."""
     for index, part in enumerate(parts.partitions):
         user = users.get(part.id, "")
-        if part.preserve is Preserve.KEEP and user and not user.startswith("a filesystem"):
+        if part.preserve is not Preserve.NONE and user and not user.startswith("a filesystem"):
             text = f"{part.id!r} is kept, and {user} would be made on it"
             yield Mistake(field=f"partition[{index}].preserve", text=text)
 
@@ -283,9 +284,15 @@ def _thin(parts: Parts, lv: LogicalVolume) -> Iterator[tuple[str, str]]:
     )
 
 
-def _luks(luks: Luks) -> Iterator[tuple[str, str]]:
+def _luks(parts: Parts, luks: Luks) -> Iterator[tuple[str, str]]:
     sectors = ", ".join(map(str, _ENCRYPTION_SECTORS))
+    most = parts.most_bytes(luks.device)
     yield from wrong_ones(
+        (
+            most is not None and most < _MIN_LUKS_BYTES,
+            "device",
+            f"LUKS2 needs {_MIN_LUKS_BYTES >> 20} MiB, {luks.device!r} is smaller",
+        ),
         (
             not _NAME.fullmatch(luks.mapping),
             "name",
@@ -346,9 +353,8 @@ def _names(parts: Parts) -> Iterator[Mistake]:
 
 def _group_rooms(parts: Parts) -> Iterator[Mistake]:
     """A group whose size the layout states has room for the volumes of stated size."""
-    partitions = {each.id: each for each in parts.partitions}
     for group in parts.groups:
-        sizes = [_largest(partitions.get(each)) for each in group.devices]
+        sizes = [parts.most_bytes(each) for each in group.devices]
         if any(size is None for size in sizes):
             continue
         room = sum(max((size or 0) - MIB, 0) // group.extent * group.extent for size in sizes)
@@ -365,7 +371,3 @@ def _group_rooms(parts: Parts) -> Iterator[Mistake]:
                 )
                 yield Mistake(field=f"logical_volume[{index}].size", text=text)
                 break
-
-
-def _largest(part: Partition | None) -> int | None:
-    return part.size.largest if part else None

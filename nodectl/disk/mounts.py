@@ -33,6 +33,8 @@ _PREFIX = "clone-"
 _LOCK = ".lock"
 _UNMOUNT_TRIES = 20
 _UNMOUNT_PAUSE_S = 0.25
+_MOUNT_TRIES = 5
+_MOUNT_PAUSE_S = 0.2
 _UNMOUNT_TIMEOUT_S = 900.0  # a slow disk writes back what the page cache holds
 _SET_FLAGS = 0x40086602
 _NO_COW = 0x00800000
@@ -111,7 +113,7 @@ def mounted(
 def mounted_device(device: str, folder: Path) -> Iterator[Path]:
     """Mount one device at `folder` and yield it."""
     try:
-        run(["mount", device, folder])
+        mount(["mount", device, folder])
         yield folder
     finally:
         with uninterrupted():
@@ -174,7 +176,25 @@ def _mount(step: MountFilesystem, folder: Path, *, read_only: bool) -> None:
             os.close(root)
     for argv in step_commands(step):
         words = [*argv[:-1], target]
-        run([words[0], "--read-only", *words[1:]] if read_only else words)
+        mount([words[0], "--read-only", *words[1:]] if read_only else words)
+
+
+def mount(argv: Sequence[str | os.PathLike[str]]) -> None:
+    """Run mount; a program that looks at all disks may claim one for a moment, so try again.
+
+    Raises:
+        CommandFailed: it failed each time.
+    """
+    for attempt in range(_MOUNT_TRIES):
+        try:
+            run(argv)
+        except CommandFailed as exc:
+            if attempt + 1 == _MOUNT_TRIES:
+                raise
+            log.debug("mount, try %d: %s", attempt, exc)
+            time.sleep(_MOUNT_PAUSE_S)
+        else:
+            return
 
 
 def mount_points_beneath(folder: Path) -> tuple[str, ...]:

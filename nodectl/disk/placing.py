@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nodectl.disk.facts import DiskFacts, PartitionFacts
-from nodectl.disk.kinds import MBR_PRIMARIES, TableKind
+from nodectl.disk.kinds import MBR_PRIMARIES, MBR_SECTORS, TableKind
 from nodectl.disk.sizes import TooLittleRoom, round_up, share_out, size_words
 from nodectl.disk.steps import Region
 from nodectl.disk.volumes import DiskWish, Partition
@@ -17,7 +17,6 @@ from nodectl.errors import DiskTooSmall, LayoutUnfit
 from nodectl.units import MIB
 
 _GPT_ENTRIES_BYTES = 128 * 128  # UEFI specification 2.10 section 5.3.1: entries, each end
-_MBR_SECTORS = 1 << 32  # what the fields of an MBR can count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +40,7 @@ def usable_region(disk: DiskFacts, wish: DiskWish) -> Region:
     sector, alignment = disk.logical_sector, wish.alignment
     start = round_up(MIB, alignment)  # BIOS boot loaders live in the MiB before it
     if wish.table is TableKind.MBR:
-        end = min(disk.size, _MBR_SECTORS * sector)
+        end = min(disk.size, MBR_SECTORS * sector)
     else:
         end = disk.size - round_up(_GPT_ENTRIES_BYTES, sector) - sector
     return Region(start=start, size=max(end // alignment * alignment - start, 0))

@@ -28,7 +28,6 @@ from nodectl.disk.plan_stack import PhysicalVolume, PlannedVolume, StackPlan, pl
 from nodectl.disk.plan_table import PlannedPartition, plan_partitions, seal_steps, table_steps
 from nodectl.disk.release import plan_release, refuse_held
 from nodectl.disk.steps import (
-    DESTRUCTIVE,
     DeactivateGroup,
     Destructive,
     MakeSwapFile,
@@ -85,7 +84,7 @@ class DiskPlan:
     @property
     def destructive(self) -> tuple[Destructive, ...]:
         """The steps that destroy data."""
-        return tuple(step for step in self.steps if isinstance(step, DESTRUCTIVE))
+        return tuple(step for step in self.steps if isinstance(step, Destructive))
 
     @property
     def is_empty(self) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from nodectl.disk.kinds import LvKind, RaidLevel
+from nodectl.disk.kinds import LUKS_HEADER, LvKind
 from nodectl.disk.model import Layout
 from nodectl.disk.sizes import TooLittleRoom, round_up, share_out, size_words
 from nodectl.disk.steps import (
@@ -21,11 +21,10 @@ from nodectl.disk.steps import (
     Step,
     WipeSignatures,
 )
-from nodectl.disk.volumes import LogicalVolume, Luks, Raid, VolumeGroup
+from nodectl.disk.volumes import LogicalVolume, Luks, Raid, VolumeGroup, array_bytes
 from nodectl.errors import DiskTooSmall
 from nodectl.units import GIB, MIB
 
-_LUKS_HEADER = 16 * MIB  # cryptsetup's default for LUKS2
 _PV_HEADER = MIB  # lvm.conf(5), default_data_alignment
 _MD_HEADROOM = 128 * MIB  # mdadm's super1.c: at most, less on small devices
 _MIN_POOL_METADATA = 4 * MIB
@@ -124,19 +123,7 @@ def raid_size(raid: Raid, members: list[int]) -> int:
     while headroom << 10 > least and headroom > MIB:  # as super1.c does
         headroom >>= 1
     each = max((least - headroom - 2 * MIB) // MIB * MIB, 0)
-    count = len(members)
-    match raid.level:
-        case RaidLevel.RAID0:
-            return each * count
-        case RaidLevel.RAID1:
-            return each
-        case RaidLevel.RAID5:
-            return each * (count - 1)
-        case RaidLevel.RAID6:
-            return each * (count - 2)
-        case RaidLevel.RAID10:
-            copies = int(raid.layout[1:]) if raid.layout else 2
-            return each * count // copies // MIB * MIB
+    return array_bytes(raid, [each] * len(members)) // MIB * MIB
 
 
 def _luks(luks: Luks, stack: StackPlan, new_uuid: Callable[[], UUID]) -> None:
@@ -154,11 +141,11 @@ def _luks(luks: Luks, stack: StackPlan, new_uuid: Callable[[], UUID]) -> None:
         ),
         OpenLuks(device=below, name=luks.mapping, key_file=luks.key_file),
     ]
-    size = max(stack.sizes[luks.device] - _LUKS_HEADER, 0)
+    size = max(stack.sizes[luks.device] - LUKS_HEADER, 0)
     if size < MIB:
         raise DiskTooSmall(
             f"{below} has {size_words(stack.sizes[luks.device])}, and the header of LUKS2 alone "
-            f"takes {_LUKS_HEADER >> 20} MiB; nothing was written",
+            f"takes {LUKS_HEADER >> 20} MiB; nothing was written",
             hint="give the encrypted volume more room",
         )
     device = f"/dev/mapper/{luks.mapping}"

@@ -262,7 +262,7 @@ def _volumes(machine: MachineFacts, disks: Sequence[DiskFacts]) -> list[VolumeFa
             found.append(
                 VolumeFacts(path=disk.path, size=disk.size, signatures=contents.signatures)
             )
-    return [_with_subvolumes(each, machine) for each in found]
+    return [_with_subvolumes(_with_use(each, machine), machine) for each in found]
 
 
 def read_volume(path: str) -> tuple[Signature, ...]:
@@ -271,6 +271,18 @@ def read_volume(path: str) -> tuple[Signature, ...]:
     if found.status == _BLKID_OK[2]:
         return (Signature(type="several"),)
     return parse_blkid(found.stdout)
+
+
+def _with_use(volume: VolumeFacts, machine: MachineFacts) -> VolumeFacts:
+    """Return a volume with the bytes that its filesystem uses, where it is mounted."""
+    last = {each.target: each for each in machine.mounts}  # what is mounted over it hides it
+    device = next((each.device for each in machine.blocks if each.path == volume.path), "")
+    for mount in last.values():
+        if mount.source == volume.path or mount.device == device:
+            with contextlib.suppress(OSError):  # unmounted meanwhile
+                seen = os.statvfs(mount.target)
+                return replace(volume, used=(seen.f_blocks - seen.f_bfree) * seen.f_frsize)
+    return volume
 
 
 def _with_subvolumes(volume: VolumeFacts, machine: MachineFacts) -> VolumeFacts:

@@ -400,16 +400,3 @@ Step = (
     | MountFilesystem
     | MakeSwapFile
 )
-# For isinstance: the same members.
-DESTRUCTIVE = (
-    DiscardBlocks,
-    WipeSignatures,
-    WriteTable,
-    CreateArray,
-    CreatePhysicalVolume,
-    CreateGroup,
-    CreateVolume,
-    FormatLuks,
-    FormatFilesystem,
-    MakeSwap,
-)

@@ -4,11 +4,12 @@ Pure. They are values and may contradict each other; a `Layout` (`disk/model.py`
 are bytes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from nodectl.disk.kinds import (
+    LUKS_HEADER,
     FsType,
     LvKind,
     PartitionFlag,
@@ -131,6 +132,23 @@ class Raid:
     def array_name(self) -> str:
         """The name under /dev/md."""
         return self.name or self.id
+
+
+def array_bytes(raid: Raid, members: Sequence[int]) -> int:
+    """Return the bytes of an array of members of these sizes, if md kept nothing for itself."""
+    count, least = len(members), min(members)
+    match raid.level:
+        case RaidLevel.RAID0:
+            return sum(members)
+        case RaidLevel.RAID1:
+            return least
+        case RaidLevel.RAID5:
+            return least * max(count - 1, 0)
+        case RaidLevel.RAID6:
+            return least * max(count - 2, 0)
+        case RaidLevel.RAID10:
+            copies = raid.layout[1:]
+            return least * count // (int(copies) if copies.isdecimal() else 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,6 +282,33 @@ class Parts:
             *((raid.id, (*raid.devices, *raid.spares)) for raid in self.raids),
             *((group.id, group.devices) for group in self.groups),
             *((lv.id, (lv.group,)) for lv in self.logical_volumes),
+            *((luks.id, (luks.device,)) for luks in self.luks),
+        )
+        return next((ids for name, ids in found if name == volume), ())
+
+    def most_bytes(self, volume: str) -> int | None:
+        """Return how large a volume can be at most, where the layout itself says so.
+
+        Without what md and LVM keep for themselves; a volume below itself has no size.
+        """
+        return self._most(volume, frozenset())
+
+    def _most(self, volume: str, above: frozenset[str]) -> int | None:
+        stated = [each.size.largest for each in self.partitions if each.id == volume]
+        stated += [each.size.largest for each in self.logical_volumes if each.id == volume]
+        if stated or volume in above:
+            return stated[0] if stated else None
+        below = [self._most(each, above | {volume}) for each in self._members(volume)]
+        sizes = [each for each in below if each is not None]
+        if not sizes or len(sizes) < len(below):
+            return None
+        raid = next((each for each in self.raids if each.id == volume), None)
+        return array_bytes(raid, sizes) if raid else max(sum(sizes) - LUKS_HEADER, 0)
+
+    def _members(self, volume: str) -> tuple[str, ...]:
+        """Return the ids of what an array or encrypted volume has its bytes from."""
+        found = (
+            *((raid.id, raid.devices) for raid in self.raids),
             *((luks.id, (luks.device,)) for luks in self.luks),
         )
         return next((ids for name, ids in found if name == volume), ())

@@ -6,7 +6,6 @@ is taken from: its hostname or machine-id says so. Of volumes on LVM, md or LUKS
 """
 
 import contextlib
-import logging
 import os
 import stat
 import time
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nodectl.disk.facts import DiskFacts, PartitionFacts
-from nodectl.disk.mounts import uninterrupted, unmount_beneath
+from nodectl.disk.mounts import mount, uninterrupted, unmount_beneath
 from nodectl.errors import CommandFailed, ToolMissing, UnsafePath
 from nodectl.fsio import folder_beneath
 from nodectl.identity.derived import derive_machine_id
@@ -24,8 +23,6 @@ from nodectl.identity.model import KeptFile
 from nodectl.identity.probe import matches, opened, read_or_none
 from nodectl.identity.rows import kept_patterns
 from nodectl.run import run
-
-log = logging.getLogger(__name__)
 
 _SAFE = "ro,nosuid,nodev,noexec"
 _WITHOUT_REPLAY = {  # ext4(5), xfs(5), btrfs(5)
@@ -37,8 +34,6 @@ _WITHOUT_REPLAY = {  # ext4(5), xfs(5), btrfs(5)
 }
 _NOT_READ = {"LVM2_member", "linux_raid_member", "crypto_LUKS"}
 _SUBVOLUMES = ("", "@", "root", "@rootfs")  # of btrfs: Ubuntu, Fedora, Debian
-_MOUNT_TRIES = 5
-_MOUNT_PAUSE_S = 0.2
 _DETACH_S = 10.0
 _POLL_S = 0.05
 _FILES_MAX = 200
@@ -188,26 +183,12 @@ def _mounted(
     ]  # fmt: skip
     loop = run(argv).stdout.decode().strip()
     try:
-        _mount(["mount", "--types", kind, "--options", _WITHOUT_REPLAY[kind], loop, str(folder)])
+        mount(["mount", "--types", kind, "--options", _WITHOUT_REPLAY[kind], loop, folder])
         yield [folder / name for name in (_SUBVOLUMES if kind == "btrfs" else ("",))]
     finally:
         with uninterrupted():
             unmount_beneath(folder)
             _detach(loop)
-
-
-def _mount(argv: list[str]) -> None:
-    """Mount; a program that looks at all disks may claim one for a moment, so try a few times."""
-    for attempt in range(_MOUNT_TRIES):
-        try:
-            run(argv)
-        except CommandFailed as exc:
-            if attempt + 1 == _MOUNT_TRIES:
-                raise
-            log.debug("mount, try %d: %s", attempt, exc)
-            time.sleep(_MOUNT_PAUSE_S)
-        else:
-            return
 
 
 def _detach(loop: str) -> None:

@@ -49,6 +49,19 @@ def test_a_stack_is_captured_with_all_its_floors() -> None:
     )
 
 
+def test_what_a_filesystem_uses_is_what_a_clone_needs() -> None:
+    machine = mirror_with_lvm()
+    volumes = tuple(replace(each, used=3 * GIB + 1) for each in machine.volumes[:1])
+    layout, _ = capture(replace(machine, volumes=(*volumes, machine.volumes[1])))
+    needs = {each.volume: each.min_used for each in layout.filesystems}
+    assert needs == {"root": 3 * GIB + MIB, "safe": 0}
+    grown = parse_layout(format_layout(layout).replace('"3073MiB"', '"4GiB"'))
+    assert layout_differences(layout, grown) == (
+        'filesystem vg-vg0-root min_used: "3073MiB" -> "4GiB"',
+    )
+    assert layout_differences(layout, grown, content=False) == ()
+
+
 def mbr() -> DiskFacts:
     facts = holding(
         disk("/dev/sda", serial="", wwn="0x5"),

@@ -138,6 +138,9 @@ CASES = [
     ('id = "old"', 'id = "old"\nrole = "system"', "disk[2].role: nothing that the system is mount"),
     ('id = "old"', 'id = "old"\nrole = "none"', "disk[2].role: must be one of system, data"),
     ('id = "old"', 'id = "old"\nmatch.hctl = "0:0"', None),
+    ('type = "83"\nsize = "10GiB"', 'type = "83"\nsize = "3TiB"',
+     "partition[5].size: ends behind 2 TiB, where an MBR ends on sectors of 512 bytes"),
+    ('type = "83"', 'type = "83"\nstart = "2TiB"', "partition[5].start: ends behind 2 TiB, where"),
     ('table = "mbr"', 'table = "none"', 'disk[2].table: a disk with table = "none" has no partit'),
     # ---- partitions
     ('size = "512MiB"', 'size = "16MiB"', "partition[0].size: an ESP holds FAT32, which needs 33 "),
@@ -166,6 +169,10 @@ CASES = [
     ('devices = ["m1", "m2"]', 'devices = ["m1", "crypt"]', "raid[0].devices: 'md0' would stand o"),
     ('devices = ["m1", "m2"]', 'devices = ["m1", "old"]', "'old' is a disk with a partition table"),
     ('devices = ["m1", "m2"]', 'devices = ["m1", "vg0"]', "'vg0' is a volume group; name a logica"),
+    ('type = "raid"\nsize = "100GiB"', 'type = "raid"\nsize = "16MiB"',
+     "luks[0].device: LUKS2 needs 17 MiB, 'md0' is smaller"),
+    ('type = "raid"\nsize = "100GiB"', 'type = "raid"\nsize = "100MiB"',
+     "filesystem[1].volume: btrfs needs 110 MiB, 'crypt' is smaller"),
     ('key_file = "/root/key"', 'key_file = "key"', "luks[0].key_file: 'key' is no absolute path"),
     ('key_file = "/root/key"', 'key_file = "/k"\nkey_bits = 5', "luks[0].key_bits: must be 128"),
     ('key_file = "/root/key"', 'key_file = "/k"\npbkdf = "md5"', "luks[0].pbkdf: must be argon2id"),
@@ -188,7 +195,12 @@ CASES = [
     ('{ path = "@", mount = "/" }', '{ path = "../@", mount = "/" }', "subvolumes[0].path: '../@'"),
     ('type = "btrfs"', 'type = "xfs"', "filesystem[1].subvolumes: only btrfs has them, not xfs"),
     ('type = "vfat"', 'type = "ext4"', "filesystem[0].type: firmware reads vfat at /boot/efi"),
-    ('mount = "/home"', 'mount = "/home"\npreserve = "keep"', "filesystem[2].preserve: the partit"),
+    ('mount = "/home"', 'mount = "/home"\npreserve = "keep"', "filesystem[2].preserve: only what"),
+    ('volume = "efi"', 'volume = "efi"\npreserve = "keep"', "filesystem[0].preserve: the partit"),
+    ('id = "pv"', 'id = "pv"\npreserve = "if_there"', "partition[3].preserve: 'pv' is kept, and"),
+    ('mount = "/home"', 'mount = "/home"\nmin_used = "11GiB"', "filesystem[2].min_used: 'home' is"),
+    ('"10GiB"\n\n[[logical_volume]]\nid = "pool"', '"4MiB"\n\n[[logical_volume]]\nid = "pool"',
+     "filesystem[2].volume: ext4 needs 8 MiB, 'home' is smaller"),
     ('mount = "/home"', 'mount = "/home"\nuuid = "x"', "filesystem[2].uuid: 'x' is no UUID of ext"),
     ('path = "/home/swap"', 'path = "/"', "swap_file[0].path: '/' is a mount point"),
     ('size = "1GiB"', 'size = "1"', "swap_file[0].size: must be at least 1 MiB"),
@@ -248,3 +260,12 @@ def test_two_percentages_of_more_than_everything_are_refused() -> None:
         'size = "512MiB"', 'size = "41%"'
     )
     assert "the percentages on 'one' are more than 100" in mistakes(text)
+
+
+def test_what_stands_on_luks_and_md_is_measured_by_what_is_beneath() -> None:
+    """The group's room follows from the partitions, through the array and the encrypted volume."""
+    text = GOOD.replace('devices = ["pv"]', 'devices = ["crypt"]')
+    text = text.replace('volume = "crypt"\ntype = "btrfs"', 'volume = "pv"\ntype = "btrfs"')
+    assert parse_layout(text)
+    small = text.replace('type = "raid"\nsize = "100GiB"', 'type = "raid"\nsize = "12GiB"')
+    assert "volume group 'vg0' has room for 12 GiB (12863930368 bytes)" in mistakes(small)
