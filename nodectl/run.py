@@ -103,6 +103,8 @@ def run(
         package = _PACKAGES.get(words[0], words[0])
         msg = f"the program {words[0]} is not installed"
         raise ToolMissing(msg, hint=f"install the package {package}") from exc
+    except PermissionError as exc:
+        raise ToolMissing(f"the program {words[0]} may not be run: {exc.strerror}") from exc
     try:
         stdout, stderr = process.communicate(input, timeout=timeout)
     except subprocess.TimeoutExpired as exc:

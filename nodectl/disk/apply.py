@@ -35,7 +35,7 @@ from nodectl.disk.steps import (
     WipeSignatures,
     WriteTable,
 )
-from nodectl.errors import CommandFailed, DiskBusy, DiskChanged, ReadBackFailed
+from nodectl.errors import DiskBusy, DiskChanged, DiskUnwritable, NodectlError, ReadBackFailed
 from nodectl.events import Observer, step
 from nodectl.run import run
 
@@ -50,6 +50,7 @@ _LOCK_WAIT_S = 10.0  # udev holds the lock for moments
 _NODE_POLL_S = 0.02
 _NO_UDEV_S = 1.0  # a node that is late by this much is made by hand
 _SYS = Path("/sys/class/block")
+_AGAIN = "the disks are unfinished: mend the cause, then do the same again"
 _CHANGING = frozenset({"links"})  # udev may come up with more names meanwhile
 
 
@@ -61,10 +62,14 @@ def locked(plan: DiskPlan) -> Iterator[None]:
 
     Raises:
         DiskBusy: somebody else has a lock.
+        DiskChanged: a disk is gone.
     """
     with contextlib.ExitStack() as stack:
         for disk in sorted(_written(plan), key=lambda each: each.path):
-            fd = os.open(disk.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fd = os.open(disk.path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as exc:
+                raise _changed(disk, f"it cannot be opened: {exc.strerror}") from exc
             stack.callback(os.close, fd)
             _take_lock(fd, disk)
         yield
@@ -100,7 +105,7 @@ def released(plan: DiskPlan) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        _release(plan, CommandFailed)  # the first failure is the one to tell
+        _release(plan, NodectlError, OSError)  # the first failure is the one to tell
         raise
     _release(plan)
 
@@ -111,7 +116,7 @@ def released_on_failure(plan: DiskPlan) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        _release(plan, CommandFailed)
+        _release(plan, NodectlError, OSError)
         raise
 
 
@@ -169,8 +174,12 @@ def apply_plan(
         DiskChanged: a disk is not what the plan saw; nothing was written.
         DiskBusy: somebody holds one now; nothing was written.
         ToolMissing: a program is not installed; nothing was written.
-        CommandFailed: a program failed; the disks are undefined, and the same may be repeated.
+        CommandFailed: a program failed.
+        DiskUnwritable: a disk, or what stands for it, does not take what is written.
         ReadBackFailed: what was written does not read back the same.
+
+    After the last three the disks are unfinished, and the same may be repeated; the sentence has
+    the step.
     """
     check_tools(plan)
     written = _written(plan)
@@ -179,11 +188,26 @@ def apply_plan(
         check_unchanged(disk, now)
     for each in plan.steps:
         if not isinstance(each, MountFilesystem | MakeSwapFile):
-            with step(observer, each.describe()):
+            with step(observer, each.describe()), _told(each.describe()):
                 _apply(each)
                 check_step(each)
     for disk in written:
-        _flush(disk.path)
+        with _told(f"flush {disk.path}"):
+            _flush(disk.path)
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Put the step into the sentence of whatever goes wrong in it."""
+    try:
+        yield
+    except NodectlError as exc:
+        exc.args = (f"could not {what}: {exc}",)
+        exc.hint = exc.hint or _AGAIN
+        raise
+    except OSError as exc:
+        reason = exc.strerror or str(exc)
+        raise DiskUnwritable(f"could not {what}: {reason}", hint=_AGAIN) from exc
 
 
 def check_unchanged(seen: DiskFacts, disks: Sequence[DiskFacts]) -> None:

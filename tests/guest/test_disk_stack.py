@@ -5,13 +5,7 @@ from pathlib import Path
 import pytest
 from guest.lab import MIB, Bus, new_disk, run_tests_in_guest
 
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(900)]
-
-
-# Left out: the run that is killed after each of its steps. It applies a layout some twenty times,
-# minutes in an emulated machine, and has not been seen to pass for md and LVM. The like for plain
-# partitions is in tests/integration/test_disk_layout.py.
-_CHOSEN = "made or sound or captured or torn"
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(1600)]
 
 
 def test_disks_in_a_guest(tmp_path: Path) -> None:
@@ -22,8 +16,8 @@ def test_disks_in_a_guest(tmp_path: Path) -> None:
         new_disk(tmp_path / "FOUR", 256 * MIB, bus=Bus.NVME, sector=4096),
     ]
     output = run_tests_in_guest(
-        tmp_path / "guest", "-rA", "--timeout=600", "tests/guest/inside/test_disk_stack.py",
-        "-k", _CHOSEN, disks=disks, timeout=800,
+        tmp_path / "guest", "-rA", "--timeout=1200", "tests/guest/inside/test_disk_stack.py",
+        disks=disks, timeout=1500,
     )  # fmt: skip
     assert " passed" in output
     assert "skipped" not in output

@@ -1,24 +1,4 @@
-"""`nodectl disklayout` on loop devices, by the real programs: apply, again, capture, failures.
-
-Failure cases of disks that are met elsewhere, or cannot be met here:
-
-- sda and sdb change places, host numbers change, a stick comes first: nothing is matched by a name
-  unless the user wrote one (tests/unit/disk/test_choose.py), and the disk is looked at again before
-  the first write (test_clone.py).
-- A serial that is not there any more, two disks that look alike: below, and no byte is written.
-- A data disk of the same model and size: `never_touch` and two matches (test_choose.py, below).
-- A second run makes no second partition and wipes nothing: `test_a_second_run_...` below.
-- Old md, LVM and LUKS that assemble themselves, labels that reappear, LUKS hiding what is beneath:
-  tests/guest/test_disk_stack.py, and the golden machines for bcache and multipath, which need
-  hardware or modules that no guest of ours has.
-- A backup GPT at the old end, an image smaller than the disk, hybrid MBRs: both ends are wiped and
-  the table is written anew (tests/golden); a hybrid MBR is not offered.
-- A duplicate UUID: each clone gets new ones (tests/property, test_clone.py).
-- Smaller and larger targets: below and tests/unit/disk/test_plan.py; shrinking NTFS is not offered.
-- Names such as nvme0n1p1, mmcblk0p1, md126p1, cciss: tests/golden/disk_machines.json. 4Kn: below
-  and in the guest. BLKRRPART busy and late nodes: test_disk_apply.py.
-- Secure erase of NVMe and ATA is not offered, so it cannot erase nothing.
-"""
+"""`nodectl disklayout` on loop devices, by the real programs: apply, again, capture, failures."""
 
 import json
 import os
@@ -296,6 +276,26 @@ def test_scratch_data_survives_a_new_layout_around_it(
         for p in json.loads(sh("sfdisk", "--json", disk.path))["partitiontable"]["partitions"]
     ]
     assert names == ["paging", "data"]
+
+
+def test_what_a_captured_system_uses_must_fit(disk: LoopDisk, layout: Path, tmp_path: Path) -> None:
+    ok("apply", layout, "--disk", disk.path, "--yes")
+    (tmp_path / "mnt").mkdir()
+    sh("mount", f"{disk.path}p2", tmp_path / "mnt")
+    (tmp_path / "mnt/data").write_bytes(os.urandom(40 * MIB))
+    sh("sync", "--file-system", tmp_path / "mnt")
+    text = ok("capture", "--disk", disk.path)
+    sh("umount", tmp_path / "mnt")
+    assert 40 <= int(text.partition('min_used = "')[2].partition("MiB")[0]) < 48
+    captured = tmp_path / "captured.toml"
+    captured.write_text(text.replace(disk.path, "/dev/loop*"))
+    for size, status in ((57 * MIB, 52), (72 * MIB, 0)):
+        with loop_disk(tmp_path / f"{size}.img", size) as other:
+            done = nodectl("plan", captured, "--disk", other.path)
+            assert done.returncode == status, done.stderr
+            if status:
+                assert "its content needs" in done.stderr
+                assert "nothing was written" in done.stderr
 
 
 def test_bad_layouts_and_the_schema_on_the_command_line(layout: Path) -> None:

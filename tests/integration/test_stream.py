@@ -1,6 +1,7 @@
 """Restoring straight from the swarm: a machine that holds nothing, no daemon on it, and a disk."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,6 +95,54 @@ def test_a_clone_that_is_stopped_in_the_middle_leaves_everything_released(
         assert disk.is_released()
         cluster.ok("n1", "clone", "img", "--disk", disk.path, "--yes", "--json")
         assert disk.is_released()
+
+
+THREE_DISKS = """
+schema = 2
+disk = [{ id = "one" }, { id = "two", match.path = "TWO" }, { id = "three", match.path = "THREE" }]
+partition = [
+  { id = "root", disk = "one", type = "linux", size = "rest" },
+  { id = "a", disk = "two", type = "linux", size = "rest" },
+  { id = "b", disk = "three", type = "linux", size = "rest" },
+]
+filesystem = [
+  { volume = "root", type = "ext4", mount = "/" },
+  { volume = "a", type = "ext4", mount = "/a" },
+  { volume = "b", type = "xfs", mount = "/b" },
+]
+"""
+
+
+@pytest.mark.root
+def test_onto_several_disks_all_filesystems_are_filled_at_once(
+    cluster: Commands, tmp_path: Path
+) -> None:
+    """The swarm brings spans in any order, so no disk waits until another one is done."""
+    tree = tmp_path / "two-folders"
+    for folder in ("a", "b"):
+        (tree / folder).mkdir(parents=True)
+        for number in range(24):
+            (tree / folder / str(number)).write_bytes(os.urandom(MIB))
+    cluster.ok("c", "image", "capture", "two", "--tree", str(tree))
+    with (
+        loop_disk(tmp_path / "one.img", 96 * MIB) as one,
+        loop_disk(tmp_path / "two.img", 96 * MIB) as two,
+        loop_disk(tmp_path / "three.img", 400 * MIB) as three,
+    ):
+        layout = tmp_path / "layout.toml"
+        layout.write_text(THREE_DISKS.replace("TWO", two.path).replace("THREE", three.path))
+        words = ("clone", "two", "--layout", str(layout), "--disk", one.path, "--yes", "--json")
+        report = json.loads(cluster.ok("n1", *words))
+        assert report["verified"] is True
+        assert set(report["filesystems"]) == {"/", "/a", "/b"}
+        finished: dict[str, list[int]] = {}
+        for disk, folder in ((two, "a"), (three, "b")):
+            with disk.mounted(1, tmp_path / folder) as root:
+                files = [root / str(number) for number in range(24)]
+                assert all(f.read_bytes() == (tree / folder / f.name).read_bytes() for f in files)
+                finished[folder] = sorted(file.stat().st_ctime_ns for file in files)
+    assert finished["a"][6] < finished["b"][-1]
+    assert finished["b"][6] < finished["a"][-1]
 
 
 def test_a_peer_that_is_told_to_stop_ends_well(cluster: Commands) -> None:

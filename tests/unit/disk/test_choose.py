@@ -4,17 +4,20 @@ from dataclasses import replace
 
 import pytest
 from disk_machines import GIB, disk, multipath
+from disk_samples import counted_uuids
 
 from nodectl.disk.choose import choose_disks, named_disks
-from nodectl.disk.facts import DiskFacts, is_match
+from nodectl.disk.commands import step_commands
+from nodectl.disk.facts import DiskFacts, MachineFacts, Use, UseKind, is_match
 from nodectl.disk.kinds import Role
 from nodectl.disk.model import Layout, default_layout
+from nodectl.disk.plan import PlanWish, plan_layout
 from nodectl.disk.sizes import REST_SIZE
 from nodectl.disk.volumes import Compare, DiskMatch, DiskWish, Partition, SizeCondition
 from nodectl.errors import DiskMissing, InvalidInput, LayoutUnfit
 
 SSD = disk("/dev/sda", size=480 * GIB, rotational=False, model="SAMSUNG MZ7LH480")
-HDD = disk("/dev/sdb", size=8000 * GIB, rotational=True, model="ST8000NM")
+HDD = disk("/dev/sdb", size=8000 * GIB, rotational=True, model="ST8000NM", hctl="6:0:1:0")
 USB = disk("/dev/sdc", size=480 * GIB, transport="usb", removable=True, model="Stick")
 ALL = (SSD, HDD, USB)
 
@@ -40,6 +43,7 @@ def two_disks(first: DiskMatch, second: DiskMatch) -> Layout:
         (DiskMatch(rotational=True), (HDD,)),
         (DiskMatch(removable=True), (USB,)),
         (DiskMatch(sector=4096), ()),
+        (DiskMatch(hctl="*:0:1:0"), (HDD,)),
         (DiskMatch(size=(SizeCondition(compare=Compare.NOT, size=480 * GIB),)), (HDD,)),
         (DiskMatch(), ()),
     ],
@@ -55,6 +59,37 @@ def test_each_disk_of_the_layout_gets_its_own() -> None:
         "system": "/dev/sda",
         "data": "/dev/sdb",
     }
+
+
+def test_names_and_places_that_change_at_a_boot_change_nothing() -> None:
+    """The kernel's names swapped, another SCSI host's number, a stick that comes first."""
+    layout = two_disks(DiskMatch(serial="SDA"), DiskMatch(hctl="*:0:1:0"))
+    system = replace(SSD, path="/dev/sdc", name="sdc")
+    data = replace(HDD, path="/dev/sda", name="sda", hctl="0:0:1:0")
+    stick = replace(USB, path="/dev/sdb", name="sdb")
+    chosen = choose_disks((stick, data, system), layout, {})
+    assert {name: each.path for name, each in chosen.items()} == {
+        "system": "/dev/sdc",
+        "data": "/dev/sda",
+    }
+
+
+def test_two_disks_that_look_alike_are_no_choice() -> None:
+    twin = replace(SSD, path="/dev/sdd", name="sdd", serial="SDD")
+    layout = two_disks(DiskMatch(model="SAMSUNG*"), DiskMatch(serial="SDB"))
+    with pytest.raises(DiskMissing, match=r"2 disks have model SAMSUNG.*: /dev/sda.*; /dev/sdd"):
+        choose_disks((*ALL, twin), layout, {})
+
+
+def test_what_nobody_named_is_no_obstacle_and_not_in_the_plan() -> None:
+    """A read-only virtual medium, and a disk that is mounted, beside the one that is meant."""
+    medium = replace(USB, uses=(Use(kind=UseKind.READ_ONLY, device="/dev/sdc", detail=""),))
+    busy = replace(HDD, uses=(Use(kind=UseKind.MOUNT, device="/dev/sdb1", detail="/srv"),))
+    machine = MachineFacts(disks=(medium, busy, SSD))
+    chosen = choose_disks(machine.disks, default_layout(), {"system": DiskMatch(serial="SDA")})
+    plan = plan_layout(machine, default_layout(), chosen, PlanWish(), counted_uuids())
+    named = {word for step in plan.steps for argv in step_commands(step) for word in argv}
+    assert {word for word in named if word.startswith("/dev/")} == {"/dev/sda", "/dev/sda1"}
 
 
 def test_one_disk_cannot_be_two() -> None:

@@ -194,6 +194,8 @@ CASES = [
     ('{ path = "@", mount = "/" }', '{ path = "@" }', 'filesystem: none has mount = "/"'),
     ('{ path = "@", mount = "/" }', '{ path = "../@", mount = "/" }', "subvolumes[0].path: '../@'"),
     ('type = "btrfs"', 'type = "xfs"', "filesystem[1].subvolumes: only btrfs has them, not xfs"),
+    ('mount = "/boot/efi"', 'mount = "/boot"', None),
+    ('mount = "/home"', 'mount = "/efi"', "filesystem[2].volume: firmware cannot read it"),
     ('type = "vfat"', 'type = "ext4"', "filesystem[0].type: firmware reads vfat at /boot/efi"),
     ('mount = "/home"', 'mount = "/home"\npreserve = "keep"', "filesystem[2].preserve: only what"),
     ('volume = "efi"', 'volume = "efi"\npreserve = "keep"', "filesystem[0].preserve: the partit"),
@@ -269,3 +271,16 @@ def test_what_stands_on_luks_and_md_is_measured_by_what_is_beneath() -> None:
     assert parse_layout(text)
     small = text.replace('type = "raid"\nsize = "100GiB"', 'type = "raid"\nsize = "12GiB"')
     assert "volume group 'vg0' has room for 12 GiB (12863930368 bytes)" in mistakes(small)
+
+
+@pytest.mark.parametrize(("metadata", "wrong"), [("1.2", True), ("1.0", False)])
+def test_an_esp_on_a_mirror_needs_its_metadata_at_the_end(metadata: str, wrong: bool) -> None:  # noqa: FBT001
+    text = GOOD.replace('level = "raid1"', f'level = "raid1"\nmetadata = "{metadata}"')
+    text = text.replace('device = "md0"', 'device = "pv"').replace('["pv"]', '["crypt"]')
+    text = text.replace('volume = "efi"', 'volume = "md0"').replace('"crypt"\ntype', '"efi"\ntype')
+    if wrong:
+        assert "filesystem[0].volume: firmware cannot read it: it needs a partition" in mistakes(
+            text
+        )
+    else:
+        assert parse_layout(text)

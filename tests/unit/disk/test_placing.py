@@ -47,6 +47,16 @@ def test_logical_partitions_stand_in_one_extended_with_a_gap_before_each() -> No
     ]
 
 
+def test_a_larger_disk_gives_to_the_rest_wherever_it_stands() -> None:
+    """Swap at the end keeps its size, and what is in front of it grows."""
+    text = layout('root size = "rest"', 'swap size = "4GiB"')
+    sizes = {
+        size: [entry.size // MIB for entry in table_of(disk("/dev/sda", size=size), text).entries]
+        for size in (64 * GIB, 256 * GIB)
+    }
+    assert sizes == {64 * GIB: [60 * 1024 - 2, 4096], 256 * GIB: [252 * 1024 - 2, 4096]}
+
+
 def test_an_mbr_ends_at_two_tib() -> None:
     entries = table_of(
         disk("/dev/sda", size=4096 * GIB), layout('a size = "rest"', table="mbr")
