@@ -180,17 +180,24 @@ def diff(
     other: Path | None = typer.Argument(
         None, help="Another file; without it, this machine's disks."
     ),
+    disk: list[str] = typer.Option(
+        [], "--disk", help="Path or serial of a disk to compare with; without it, all in use."
+    ),
     as_json: bool = _JSON,
 ) -> None:
     """Show where two layouts differ, or a layout and this machine.
 
-    Status: 0 no difference, 3 they differ, 10/11 file, 17 not root, 53 mistakes in a layout.
+    Status: 0 no difference, 3 they differ, 10/11 file, 14 a value, 15/16 a program is missing or
+    failed, 17 not root, 50 no such disk, 53 mistakes in a layout.
     """
     from nodectl.disk.diff import layout_differences
+    from nodectl.errors import InvalidInput
     from nodectl.node.disk_layout import capture_layout
 
+    if other and disk:
+        raise InvalidInput("two files are compared, or a file and disks: not all three")
     first = read_layout(file)
-    second = read_layout(other) if other else capture_layout(())[0]
+    second = read_layout(other) if other else capture_layout(disk)[0]
     found = layout_differences(first, second, content=other is not None)
     if as_json:
         print(json.dumps({"differences": found}))

@@ -56,16 +56,8 @@ def _look(
     chosen = choose_disks(machine.disks, layout, named)
     if not wish.keep_equal:  # before its content: it may not even be readable
         refuse_held(list(chosen.values()), unmount=wish.unmount)
-    machine, looked = look_into(machine, list(chosen.values()))
-    return machine, dict(zip(chosen, looked, strict=True))
-
-
-def look_into(
-    machine: MachineFacts, disks: Sequence[DiskFacts]
-) -> tuple[MachineFacts, list[DiskFacts]]:
-    """Return the facts with what stands on `disks`, and these disks with it."""
-    looked = [probe_contents(disk) for disk in disks]
-    return probe_stack(machine, looked), looked
+    looked = {name: probe_contents(disk) for name, disk in chosen.items()}
+    return probe_stack(machine, list(looked.values())), looked
 
 
 def need_root() -> None:

@@ -5,11 +5,13 @@ from collections.abc import Callable, Sequence
 from nodectl.disk.apply import apply_plan, locked, released_on_failure
 from nodectl.disk.capture import captured_layout
 from nodectl.disk.choose import choose_one
+from nodectl.disk.facts import DiskFacts
 from nodectl.disk.model import Layout
 from nodectl.disk.plan import DiskPlan, PlanWish
-from nodectl.disk.probe import disk_named, probe_machine
-from nodectl.disk.survey import look_and_plan, look_into, need_root, settle
-from nodectl.errors import DiskChanged, NotConfirmed
+from nodectl.disk.probe import disk_named, probe_contents, probe_machine
+from nodectl.disk.probe_stack import probe_stack
+from nodectl.disk.survey import look_and_plan, need_root, settle
+from nodectl.errors import CommandFailed, DiskChanged, NotConfirmed, PathUnreadable
 from nodectl.events import Observer
 
 
@@ -53,6 +55,8 @@ def capture_layout(
 ) -> tuple[Layout, tuple[str, ...]]:
     """Return the layout of this machine's disks, and what it cannot express.
 
+    Disks that are not named and cannot be read are among the latter.
+
     Args:
         disks: paths or serials of those to capture; none: all that are in use.
         without: those that do not belong to it.
@@ -64,8 +68,28 @@ def capture_layout(
     need_root()
     machine = probe_machine()
     wishes = [disk_named(word) for word in disks]
-    chosen = [choose_one(machine.disks, wish) for wish in wishes] if wishes else list(machine.disks)
     left_out = [choose_one(machine.disks, disk_named(word)) for word in without]
-    chosen = [disk for disk in chosen if disk not in left_out]
-    machine, looked = look_into(machine, chosen)
-    return captured_layout(machine, looked, named=bool(wishes))
+    chosen = [choose_one(machine.disks, wish) for wish in wishes] if wishes else machine.disks
+    looked, unread = _looked_into(
+        [disk for disk in chosen if disk not in left_out], named=bool(wishes)
+    )
+    layout, remarks = captured_layout(probe_stack(machine, looked), looked, named=bool(wishes))
+    return layout, (*unread, *remarks)
+
+
+def _looked_into(disks: Sequence[DiskFacts], *, named: bool) -> tuple[list[DiskFacts], list[str]]:
+    """Return disks with what stands on them; one that nobody named and cannot be read: a remark."""
+    looked: list[DiskFacts] = []
+    remarks = []
+    for disk in disks:
+        # A reader without a card cannot be read at all.
+        if not named and (disk.type == "loop" or disk.removable):
+            looked.append(disk)
+            continue
+        try:
+            looked.append(probe_contents(disk))
+        except (CommandFailed, PathUnreadable) as exc:
+            if named:
+                raise
+            remarks.append(" ".join(str(exc).split()))
+    return looked, remarks

@@ -111,6 +111,8 @@ def test_what_is_captured_makes_the_same_on_an_empty_disk(
     assert again == first.read_text()
     assert "rest" in again
     assert ok("diff", first, first) == ""
+    assert ok("diff", first, "--disk", disk.path) == ""
+    assert "not all three" in fails(14, "diff", first, first, "--disk", disk.path)
     changed = tmp_path / "changed.toml"
     changed.write_text(again.replace("16MiB", "17MiB"))
     done = nodectl("diff", first, changed)

@@ -13,7 +13,8 @@ from nodectl.disk.kinds import PartitionFlag, Role, TableKind
 from nodectl.disk.model import Layout
 from nodectl.disk.sizes import REST_SIZE, Size
 from nodectl.disk.text import format_layout, parse_layout
-from nodectl.errors import InvalidInput
+from nodectl.errors import InvalidInput, PathUnreadable
+from nodectl.node import disk_layout
 
 
 def capture(machine: MachineFacts, *, named: bool = True) -> tuple[Layout, tuple[str, ...]]:
@@ -148,6 +149,27 @@ def test_unnamed_empty_removable_and_loop_disks_are_left_out() -> None:
     assert {"/dev/sdb: empty", "/dev/sdc: removable"} <= set(remarks)
     with pytest.raises(InvalidInput, match="at least one disk"):
         capture(MachineFacts(disks=machine.disks[1:]), named=False)
+
+
+def test_a_disk_that_cannot_be_read_is_a_remark(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are captured; a reader without a card is not even tried."""
+    broken, card = disk("/dev/sdb"), disk("/dev/sdc", removable=True, contents=None)
+
+    def look(facts: DiskFacts) -> DiskFacts:
+        if facts is not broken:
+            assert facts.path == "/dev/sda"
+            return facts
+        raise PathUnreadable("/dev/sdb cannot be opened: Input/output error")
+
+    machine = MachineFacts(disks=(broken, mbr(), card))
+    monkeypatch.setattr(disk_layout, "need_root", lambda: None)
+    monkeypatch.setattr(disk_layout, "probe_machine", lambda: machine)
+    monkeypatch.setattr(disk_layout, "probe_contents", look)
+    monkeypatch.setattr(disk_layout, "probe_stack", lambda facts, _disks: facts)
+    layout, remarks = disk_layout.capture_layout(())
+    assert [each.match.wwn for each in layout.disks] == ["0x5"]
+    assert "/dev/sdb cannot be opened: Input/output error" in remarks
+    assert "/dev/sdc: removable" in remarks
 
 
 def test_layouts_are_compared_by_places_and_not_by_ids() -> None:
