@@ -5,13 +5,13 @@
 Made once and kept in DIR (13 GiB; a Debian mirror and debootstrap are needed, and root): a system
 with the packages of the suite alone, an ext4 image of it made by mkfs.ext4 -d, the same image with
 30 packages upgraded by apt inside it, an image made anew of what is there now, and the trees of the
-first two images, `a` and `b`.
+first two images, `a` and `b`. All is mounted in a mount namespace of its own.
 
 Measured is what travels: a node that holds the first generation fetches the second from another
 through the swarm, on loopback, and its receipt counts sealed bytes, manifests included. Beside it
-stand, of the same two trees in the same run, the files that changed as a whole, each compressed by
-zstd -1 (the floor of every tool that knows whole files only), and what `rsync -a` sends, with its
-differences within files and zstd.
+stand, of the same trees and images in the same run, the floors of other ways to cut (what is new,
+each piece compressed by zstd -1): whole files, 1 MiB of a file, and of an image blocks of 64 KiB
+and 4 MiB; and what `rsync -a` sends, with its differences within files and zstd.
 """
 
 import argparse
@@ -41,15 +41,17 @@ MIB = 1 << 20
 _BULK = (
     "linux-headers-cloud-amd64 build-essential libboost1.74-dev cmake python3-scipy "
     "python3-matplotlib python3-pandas git vim-nox gdb qtbase5-dev libicu-dev subversion "
-    "tcl8.6-dev "
+    "tcl8.6-dev postgresql-15 nodejs clamav clamav-freshclam "
 )
+# An update of the usual size: kernel headers, the C library's friends, interpreters, a server or two.
 _UPGRADED = (
-    "postgresql-15 postgresql-client-15 libpq5 nodejs libnode108 perl perl-base libperl5.36 "
-    "perl-modules-5.36 python3.11 python3.11-minimal libpython3.11 libpython3.11-stdlib "
-    "libpython3.11-minimal libssl3 openssl linux-libc-dev libgs10 libgs10-common ghostscript "
-    "libclamav12 clamav clamav-base clamav-freshclam dovecot-core mutt git-lfs libaom3 apache2-bin "
-    "apache2-data "
+    "postgresql-client-15 libpq5 perl perl-base libperl5.36 perl-modules-5.36 python3.11 "
+    "python3.11-dev python3.11-minimal libpython3.11 libpython3.11-dev libpython3.11-stdlib "
+    "libpython3.11-minimal libssl3 openssl linux-libc-dev linux-kbuild-6.1 "
+    "linux-compiler-gcc-12-x86 libgs10 libgs10-common libgs-common ghostscript dovecot-core mutt "
+    "git-lfs libaom3 apache2-bin apache2-data libpng16-16 libarchive13 "
 )
+_ALONE = "NODECTL_BENCH_UNSHARED"
 POLICY = "#!/bin/sh\nexit 101\n"  # no service is started inside
 
 
@@ -184,19 +186,34 @@ def contents(tree: Path) -> Iterator[tuple[str, bytes]]:
             yield str(path.relative_to(tree)), path.read_bytes()
 
 
-def floor(a: Path, b: Path) -> dict[str, float]:
-    """Files of b whose content is nowhere in a, raw and each compressed by zstd -1."""
-    known = {blake3(data).digest() for _, data in contents(a)}
+def pieces_of_tree(tree: Path, size: int) -> Iterator[bytes]:
+    """Yield the files, cut every `size` bytes from their start; 0: whole."""
+    for _, data in contents(tree):
+        yield from (data[at : at + size] for at in range(0, len(data), size)) if size else (data,)
+
+
+def pieces_of_image(image: Path, size: int) -> Iterator[bytes]:
+    """Yield the blocks of an image that are not all zeros."""
+    zeros = bytes(size)
+    with image.open("rb") as file:
+        while block := file.read(size):
+            if block != zeros:
+                yield block
+
+
+def floor(a: Iterator[bytes], b: Iterator[bytes]) -> dict[str, float]:
+    """Pieces of b that are nowhere in a, raw and each compressed by zstd -1."""
+    known = {blake3(data).digest() for data in a}
     compressor = zstandard.ZstdCompressor(level=1)
-    raw = packed = files = 0
-    for _, data in contents(b):
+    raw = packed = count = 0
+    for data in b:
         digest = blake3(data).digest()
         if digest not in known:
             known.add(digest)
-            files += 1
+            count += 1
             raw += len(data)
             packed += len(compressor.compress(data))
-    return {"files": files, "raw MiB": mib(raw), "MiB": mib(packed)}
+    return {"pieces": count, "raw MiB": mib(raw), "MiB": mib(packed)}
 
 
 def rsync(a: Path, b: Path, work: Path) -> dict[str, float]:
@@ -281,7 +298,9 @@ def measure(made: Made, work: Path, compress: str) -> None:
         found = look(tree)
         emit({"tree": name, "entries": found.entries, "MiB": mib(found.plain_bytes)})
     emit({**machine(), "packages upgraded": len(changed), "compress": compress})
-    emit({"what": "tree: whole changed files, zstd -1", **floor(made.a, made.b)})
+    for name, size in (("whole files", 0), ("1 MiB of a file", MIB)):
+        found = floor(pieces_of_tree(made.a, size), pieces_of_tree(made.b, size))
+        emit({"what": f"tree: {name}, zstd -1", **found})
     emit({"what": "tree: rsync with differences and zstd", **rsync(made.a, made.b, work)})
     with ExitStack() as stack:
         lab = Lab(work, stack)
@@ -292,6 +311,9 @@ def measure(made: Made, work: Path, compress: str) -> None:
             image = "disk-" + name.split()[0]
             words = ("capture-block", image, *what, "--device")
             whole = lab.generation(image, *words, str(made.image))
+            for kib in (64, 4096):
+                cut = (pieces_of_image(one, kib << 10) for one in (made.image, path))
+                emit({"what": f"image {name}: blocks of {kib} KiB, zstd -1", **floor(*cut)})
             emit({"what": f"image {name}: first generation", **whole})
             emit({"what": f"image {name}: nodectl", **lab.generation(image, *words, str(path))})
 
@@ -302,6 +324,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="where stores are made [the cache]")
     parser.add_argument("--compress", default="fast", choices=("fast", "best"))
     options = parser.parse_args()
+    if os.environ.get(_ALONE) is None:
+        # Another program's namespace would keep a copy of what is mounted here, and so the device.
+        os.environ[_ALONE] = "1"
+        unshare = ("unshare", "--mount", "--propagation=private", sys.executable)
+        os.execvp(unshare[0], (*unshare, *sys.argv))
     options.cache.mkdir(parents=True, exist_ok=True)
     made = Made(options.cache.resolve())
     made.make()
