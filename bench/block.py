@@ -28,10 +28,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from measure import REPOSITORY
+
+sys.path.insert(0, str(REPOSITORY))
+
 from nodectl.units import parse_size
 
 RUNS = 3
-REPOSITORY = Path(__file__).parents[1]
 
 
 def nodectl(state: Path, *words: str) -> dict[str, Any]:

@@ -43,7 +43,7 @@ _BULK = (
     "python3-matplotlib python3-pandas git vim-nox gdb qtbase5-dev libicu-dev subversion "
     "tcl8.6-dev postgresql-15 nodejs clamav clamav-freshclam "
 )
-# An update of the usual size: kernel headers, the C library's friends, interpreters, a server or two.
+# An update of the usual size: interpreters, headers, libraries, a server or two.
 _UPGRADED = (
     "postgresql-client-15 libpq5 perl perl-base libperl5.36 perl-modules-5.36 python3.11 "
     "python3.11-dev python3.11-minimal libpython3.11 libpython3.11-dev libpython3.11-stdlib "

@@ -111,7 +111,8 @@ def find_held(state: Path | None, text: str, generation: int = 0) -> "HeldRoot":
     """Return the root that "NAME" or "NAME@GENERATION" means, its release checked.
 
     A generation that this machine holds whole is found without the controller. The last one is
-    asked of the controller; if that does not answer, the last that is held here is taken.
+    asked of the controller; if that does not answer, or nothing can be remembered here, the last
+    that is held here is taken.
 
     Raises:
         InvalidInput: the text is no such name.
@@ -119,7 +120,7 @@ def find_held(state: Path | None, text: str, generation: int = 0) -> "HeldRoot":
         ContentInvalid, OlderRelease: the release is not what it should be.
     """
     from nodectl.errors import ControllerUnreachable, InvalidInput, UnknownImage
-    from nodectl.events import Note
+    from nodectl.store.refusals import is_read_only
 
     name, _, number = text.partition("@")
     if number and (generation or not number.isdecimal() or int(number) == 0):
@@ -129,17 +130,26 @@ def find_held(state: Path | None, text: str, generation: int = 0) -> "HeldRoot":
     held = {one.generation: one for one in folder.held_roots() if one.name == name and one.complete}
     if wanted in held:
         return held[wanted]
+    if held and not wanted and is_read_only(folder.folder):
+        return _newest(held, "the state folder is read-only: the controller is not asked")
     try:
         return _published(state, folder, name, wanted)
     except ControllerUnreachable:
         if wanted or not held:
             raise
-        newest = held[max(held)]
-        note = f"the controller does not answer; {name} is generation {newest.generation} here"
-        observer_for(json_lines=False).on(Note(text=note))
-        return newest
+        return _newest(held, "the controller does not answer")
     except UnknownImage as exc:
         raise UnknownImage(str(exc), hint="nodectl image list shows all") from exc
+
+
+def _newest(held: "Mapping[int, HeldRoot]", why: str) -> "HeldRoot":
+    """Return the last generation that is here, and say why not the last that there is."""
+    from nodectl.events import Note
+
+    newest = held[max(held)]
+    note = f"{why}; {newest.name} is generation {newest.generation} here"
+    observer_for(json_lines=False).on(Note(text=note))
+    return newest
 
 
 def _fresh_membership(state: Path | None, folder: "StateFolder") -> tuple["Membership", float]:

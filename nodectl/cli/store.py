@@ -168,7 +168,7 @@ def verify(
     from nodectl.events import step
     from nodectl.node.storelife import VERIFY_STEP, held_roots, verify_root
     from nodectl.store.disk import DiskStore
-    from nodectl.store.lease import lease
+    from nodectl.store.lease import reading_lease
 
     folder = open_state(state)
     codec = FrameCodec(folder.membership().content_keys)
@@ -176,7 +176,7 @@ def verify(
     roots = [one for one in held_roots(folder) if one.complete and image in ("", one.name)]
     if image and not roots:
         raise UnknownImage(f"this machine holds no image {image}", hint="nodectl store status")
-    with lease(folder.store), DiskStore(folder.store) as store, step(observer, VERIFY_STEP):
+    with reading_lease(folder.store), DiskStore(folder.store) as store, step(observer, VERIFY_STEP):
         checks = [verify_root(one, store, codec, observer) for one in roots]
     bad = [one for one in checks if not one.whole]
     if json_output:

@@ -20,7 +20,7 @@ from nodectl.events import Observer
 from nodectl.ids import FrameId
 from nodectl.node.state import HeldRoot, StateFolder
 from nodectl.store.disk import DiskStore
-from nodectl.store.lease import lease
+from nodectl.store.lease import reading_lease
 from nodectl.store.model import NO_CHUNK, StoredFrame
 
 VERIFY_STEP = "verify"
@@ -54,7 +54,7 @@ class BlockImage:
         Raises:
             NodectlError: what content/block_restore.py and the swarm raise.
         """
-        with lease(self._state.store), DiskStore(self._state.store) as store:
+        with reading_lease(self._state.store), DiskStore(self._state.store) as store:
             manifest = self._open(store)
             if not self._is_here(manifest, store):
                 asyncio.run(self._fetch(store, options.seed or target, observer))
@@ -69,7 +69,7 @@ class BlockImage:
             FrameMissing: the manifest is not here.
             PathUnreadable: the target cannot be read.
         """
-        with lease(self._state.store), DiskStore(self._state.store) as store:
+        with reading_lease(self._state.store), DiskStore(self._state.store) as store:
             return differences(self._open(store), target, observer, step=VERIFY_STEP)
 
     def _open(self, store: DiskStore) -> BlockManifest:

@@ -22,7 +22,7 @@ from nodectl.ids import FrameId, Root
 from nodectl.node.state import HeldRoot, Membership, StateFolder
 from nodectl.store.chain import ChainStore
 from nodectl.store.disk import DiskStore
-from nodectl.store.lease import lease
+from nodectl.store.lease import reading_lease
 from nodectl.store.memory import MemoryStore
 from nodectl.store.model import NO_CHUNK, Store, StoredFrame
 
@@ -107,7 +107,7 @@ class StoredImage:
         """
         own = beneath(target, self._state.folder)
         options = replace(options, protected=options.protected + own)
-        with lease(self._state.store):
+        with reading_lease(self._state.store):
             return self._restore_into(target, options, observer, store or self._state.store)
 
     def _restore_into(
@@ -141,7 +141,7 @@ class StoredImage:
 
     def _bring_meta(self) -> None:
         """Get the manifest into memory, from this machine's store or else from the swarm."""
-        with lease(self._state.store), DiskStore(self._state.store) as store:
+        with reading_lease(self._state.store), DiskStore(self._state.store) as store:
             try:
                 self._load_meta(store)
             except FrameMissing:

@@ -7,9 +7,11 @@
     FOLDER/scrub.json        how far scrub has come, and what it found (see scrub.py)
 
 Several processes may use one store at the same time: each writes packs of its own, and the index
-takes their rows one transaction after the other.
+takes their rows one transaction after the other. On a file system that takes no writes a store can
+be read all the same (see read_only.py).
 """
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -35,7 +37,8 @@ from nodectl.store.packs import (
     read_runs,
     scan,
 )
-from nodectl.store.refusals import as_store_error
+from nodectl.store.read_only import copied_index
+from nodectl.store.refusals import as_store_error, is_read_only
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +60,11 @@ class DiskStore:
         """
         self.folder = folder
         self.packs = folder / "packs"
+        self._is_fixed = is_read_only(folder)
         try:
-            make_private_folder(folder)
-            make_private_folder(self.packs)
+            if not (self._is_fixed and self.packs.is_dir()):
+                make_private_folder(folder)
+                make_private_folder(self.packs)
         except OSError as exc:
             told = as_store_error(exc, folder)
             if isinstance(told, NodectlError):
@@ -70,6 +75,8 @@ class DiskStore:
         self._writer = PackWriter(self.packs)
         self._writer_lock = threading.Lock()
         self.index = self._open_index()
+        if self._is_fixed and catch_up:
+            self._prove_index()
         if catch_up:
             self._catch_up()
 
@@ -158,6 +165,8 @@ class DiskStore:
 
     def _open_index(self) -> Index:
         path = self.folder / "index.sqlite"
+        if self._is_fixed:
+            path = copied_index(path)
         if mark_of(path).exists():
             log.warning("the index %s was found damaged: made again from the packs", path)
         else:
@@ -169,8 +178,20 @@ class DiskStore:
                 log.warning("the index %s is damaged (%s): made again from the packs", path, exc)
         # The mark goes last: who dies before that begins again.
         for name in (path.name, f"{path.name}-wal", f"{path.name}-shm", mark_of(path).name):
-            (self.folder / name).unlink(missing_ok=True)
+            path.with_name(name).unlink(missing_ok=True)
         return Index(path)
+
+    def _prove_index(self) -> None:
+        """Read all of the index at once: nobody can mark it, so that the next who opens it knows.
+
+        Costs a few microseconds for each frame.
+        """
+        with contextlib.suppress(StoreInvalid):
+            self.index.check()
+            self.index.check_rows()
+            return
+        self.index.close()
+        self.index = self._open_index()
 
     def _catch_up(self) -> None:
         """Index what packs hold beyond the index, and forget packs that are gone."""
@@ -187,7 +208,10 @@ class DiskStore:
                 log.warning("%s is shorter than it was: indexed again", path)
                 lost |= self.index.forget_pack(path.stem)
                 known = 0
-            if size != known:
+            if size != known and self._is_fixed:
+                with path.open("rb") as file:
+                    self._index_tail(file.fileno(), path.stem, known)
+            elif size != known:
                 self._take_in(path, known)
         self.find_again(lost)
 
@@ -233,7 +257,8 @@ class DiskStore:
 
     def _index_tail(self, fd: int, pack: str, known: int) -> int:
         """Index the records behind `known`; return where the last of them ends, 0 for none."""
-        os.fdatasync(fd)  # what the index names is durable; the writer may have died before that
+        if not self._is_fixed:
+            os.fdatasync(fd)  # what the index names is durable; the writer may have died before
         end = 0
         batch: list[PackedFrame] = []
         for frame in scan(fd, pack, known):

@@ -38,6 +38,7 @@ from nodectl.store.disk import DiskStore
 from nodectl.store.lease import living_leases
 from nodectl.store.model import StoredFrame
 from nodectl.store.packs import PACK_HEADER, SUFFIX, PackedFrame, PackFile, PackWriter, read_runs
+from nodectl.store.refusals import refuse_read_only
 
 GRACE_S = 24 * 3600.0
 _MOSTLY_DEAD = 0.5  # share of a pack's bytes; below it, copying costs more than it frees
@@ -139,6 +140,7 @@ def collect(store: DiskStore, live: Live, options: GcOptions) -> GcReport:
 
 
 def _alone(folder: Path) -> AbstractContextManager[None]:
+    refuse_read_only(folder)
     busy = StoreBusy(
         f"another gc works on the store {folder}",
         hint="wait until it has ended",

@@ -56,6 +56,7 @@ UPDATE condemned SET proof = proof_of(frame_id, chunk_id, pack, offset, sealed_l
 # At random, not counted: a power cut may set the index back, and no number may come twice.
 _REMOVED = "UPDATE removals SET count = abs(random() / 2)"
 _BUSY_TIMEOUT_S = 60.0
+_ROWS_AT_ONCE = 1000
 _PARAMETERS = 500  # of one query; SQLite takes 32,766, more than a few hundred gain nothing
 
 
@@ -212,6 +213,19 @@ class Index:
         (told,) = self._connection().execute("PRAGMA integrity_check(1)").fetchone()
         if told != "ok":
             raise sqlite3.DatabaseError(str(told).replace("\n", " "))
+
+    @telling
+    def check_rows(self) -> None:
+        """Look at the proof of every row.
+
+        Raises:
+            StoreInvalid: one is not what was written.
+        """
+        for table in ("frames", "condemned"):
+            cursor = self._connection().execute(f"SELECT {COLUMNS} FROM {table}")
+            while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+                if not all(map(is_true, rows)):
+                    raise sqlite3.DatabaseError("it has a row that cannot be")
 
     @telling
     def unknown(self, frame_ids: Sequence[FrameId]) -> set[FrameId]:

@@ -15,9 +15,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nodectl.fsio import make_private_folder
-from nodectl.store.refusals import as_store_error
+from nodectl.store.refusals import as_store_error, is_read_only
 
 _FOLDER = "leases"
+
+
+@contextlib.contextmanager
+def reading_lease(store: Path) -> Iterator[None]:
+    """Keep gc off as `lease` does; on a file system that takes no writes none can come.
+
+    Raises:
+        NoSpace: the file system is full.
+    """
+    with contextlib.nullcontext() if is_read_only(store) else lease(store):
+        yield
 
 
 @contextlib.contextmanager
@@ -57,7 +68,9 @@ def _made(path: Path) -> int:
 
 def living_leases(store: Path) -> tuple[str, ...]:
     """Return the names of the leases whose holders live; the files of dead ones are removed."""
-    living = []
+    living: list[str] = []
+    if is_read_only(store):
+        return ()
     for path in sorted((store / _FOLDER).glob("*")):
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)

@@ -19,8 +19,8 @@ def no_space(folder: Path) -> NoSpace:
 def read_only(folder: Path) -> StoreInvalid:
     """Return what a store on a file system that takes no writes says."""
     return StoreInvalid(
-        f"the store in {folder} is on a read-only file system, and whoever uses a store writes "
-        "there too: nothing was changed",
+        f"the store in {folder} is on a read-only file system, which this would write to: nothing "
+        "was changed",
         hint=READ_ONLY_HINT,
     )
 
@@ -30,6 +30,16 @@ def is_read_only(folder: Path) -> bool:
     with contextlib.suppress(OSError):
         return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
     return False
+
+
+def refuse_read_only(folder: Path) -> None:
+    """Refuse work on a store that would change it, where nothing can.
+
+    Raises:
+        StoreInvalid: its file system takes no writes.
+    """
+    if is_read_only(folder):
+        raise read_only(folder)
 
 
 def as_store_error(exc: OSError, folder: Path) -> Exception:

@@ -25,6 +25,7 @@ from nodectl.fsio import sole_holder, write_private
 from nodectl.store.disk import DiskStore
 from nodectl.store.gc import read_rows, rewrite_pack
 from nodectl.store.packs import PACK_HEADER, RECORD, SUFFIX, PackedFrame, PackWriter, scan
+from nodectl.store.refusals import refuse_read_only
 
 _RESULT = "scrub.json"
 
@@ -118,6 +119,7 @@ class _Bucket:
 
 
 def _alone(folder: Path) -> AbstractContextManager[None]:
+    refuse_read_only(folder)
     busy = StoreBusy(
         f"another scrub works on the store {folder}",
         hint="nodectl serve scrubs by itself; nodectl store status shows how far it is",

@@ -2,13 +2,16 @@
 
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import Commands
-from loop_disks import MIB, loop_disk, sh
+from loop_disks import MIB, LoopDisk, loop_disk, sh
+from trees import rsync_differences
 
 from nodectl.ids import FrameId
 from nodectl.store.disk import DiskStore
@@ -144,39 +147,107 @@ def test_repair_says_what_it_could_not_bring_back(commands: Commands, tmp_path: 
     commands.ok("c", "store", "verify")
 
 
-@pytest.mark.root
-def test_a_store_on_a_read_only_file_system_is_refused_and_unchanged(
-    commands: Commands, tmp_path: Path
-) -> None:
+@pytest.fixture
+def read_only(commands: Commands, tmp_path: Path) -> Iterator[LoopDisk]:
+    """A state folder with an image, a block image and a gc behind it, on a read-only mount m."""
     mount = tmp_path / "m"
     mount.mkdir()
     with loop_disk(tmp_path / "disk.img", 64 * MIB) as disk:
         sh("mkfs.ext4", "-q", disk.path)
         sh("mount", disk.path, mount)
         commands.ok("m/c", "init", "--realm", "lab", "--node", "c", "--listen", "127.0.0.1:0")
-        tree = str(_tree(tmp_path, 1))
-        commands.ok("m/c", "image", "capture", "golden", "--tree", tree)
+        commands.ok("m/c", "image", "capture", "golden", "--tree", str(_tree(tmp_path, 1)))
+        (tmp_path / "vm").write_bytes(random.Random(9).randbytes(3 * MIB))
+        commands.ok("m/c", "image", "capture-block", "vm", "--device", str(tmp_path / "vm"))
         sh("mount", "-o", "remount,ro", mount)
-        before = disk.digest()
-        out = str(tmp_path / "out")
-        for status, words in (
-            (26, ("image", "capture", "golden", "--tree", tree)),
-            (11, ("image", "restore", "golden", out, "--yes")),
-            (26, ("store", "status")),
-            (26, ("store", "gc", "--grace", "0")),
-            (26, ("store", "scrub")),
-            (26, ("store", "verify")),
-            (26, ("store", "repair")),
-            (19, ("serve", "--controller")),
-        ):
-            done = commands.run("m/c", *words)
-            assert (done.returncode, done.stdout) == (status, ""), (words, done.stderr)
-            said = [line for line in done.stderr.splitlines() if line.startswith("nodectl: ")]
-            assert len(said) == 1, done.stderr
-            assert "ead-only file system" in said[0]
-            assert "mount it read-write" in done.stderr
-            assert "Traceback" not in done.stderr
-        assert disk.digest() == before
-        sh("mount", "-o", "remount,rw", mount)
-        commands.ok("m/c", "store", "verify")
-        commands.ok("m/c", "image", "restore", "golden", out, "--yes")
+        yield disk
+
+
+# Run by a process that dies, so that SQLite does not put things in order at the end.
+_HARMS = {
+    "a lying row": """
+import os, sqlite3, sys
+index = sqlite3.connect(sys.argv[1], isolation_level=None)
+index.execute("UPDATE frames SET sealed_len = sealed_len + 1")
+index.close()
+os._exit(9)
+""",
+    "a log that was not closed": """
+import os, sqlite3, sys
+index = sqlite3.connect(sys.argv[1], isolation_level=None)
+index.execute("CREATE TABLE kept AS SELECT * FROM frames")
+index.execute("DELETE FROM frames")
+index.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+index.execute("INSERT INTO frames SELECT * FROM kept")  # these stand in the log alone
+os._exit(9)
+""",
+}
+READS = (
+    "image verify golden@1 --against {tree}",
+    "image restore golden@1 {out} --yes",
+    "store status",
+    "store verify",
+    "image restore vm@1 {vm}",
+    "image verify vm@1 --against {vm}",
+    "image restore golden {out} --yes",
+)
+
+
+@pytest.mark.root
+def test_what_is_on_a_read_only_file_system_is_restored_and_verified(
+    commands: Commands, tmp_path: Path, read_only: LoopDisk
+) -> None:
+    before = read_only.digest()
+    places = {"tree": tmp_path / "tree", "out": tmp_path / "out", "vm": tmp_path / "vm2"}
+    for words in READS:
+        commands.ok("m/c", *words.format(**places).split())
+    assert rsync_differences(tmp_path / "tree", tmp_path / "out") == []
+    assert (tmp_path / "vm2").read_bytes() == (tmp_path / "vm").read_bytes()
+    assert read_only.digest() == before
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("read_only")
+@pytest.mark.parametrize("harm", ["no index", "a lying row", "a log that was not closed"])
+def test_a_store_that_was_not_left_in_order_is_read_where_nothing_can_be_mended(
+    commands: Commands, tmp_path: Path, harm: str
+) -> None:
+    store = tmp_path / "m/c/store"
+    sh("mount", "-o", "remount,rw", tmp_path / "m")
+    if harm == "no index":
+        (store / "index.sqlite").unlink()
+    else:
+        harmed = subprocess.run(
+            [sys.executable, "-c", _HARMS[harm], store / "index.sqlite"], check=False
+        )
+        assert harmed.returncode == 9
+    assert (store / "index.sqlite-wal").exists() == (harm == "a log that was not closed")
+    sh("mount", "-o", "remount,ro", tmp_path / "m")
+    commands.ok("m/c", "image", "restore", "golden@1", str(tmp_path / "out"), "--yes")
+    assert rsync_differences(tmp_path / "tree", tmp_path / "out") == []
+    commands.ok("m/c", "store", "verify")
+
+
+@pytest.mark.root
+def test_what_would_write_to_a_read_only_file_system_is_refused(
+    commands: Commands, tmp_path: Path, read_only: LoopDisk
+) -> None:
+    before = read_only.digest()
+    for status, words in (
+        (26, ("image", "capture", "golden", "--tree", str(tmp_path / "tree"))),
+        (26, ("image", "capture-block", "vm", "--device", str(tmp_path / "vm"))),
+        (26, ("store", "gc", "--grace", "0")),
+        (26, ("store", "scrub")),
+        (26, ("store", "repair")),
+        (19, ("serve", "--controller")),
+    ):
+        done = commands.run("m/c", *words)
+        assert (done.returncode, done.stdout) == (status, ""), (words, done.stderr)
+        said = [line for line in done.stderr.splitlines() if line.startswith("nodectl: ")]
+        assert len(said) == 1, done.stderr
+        assert "ead-only file system" in said[0]
+        assert "mount it read-write" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert read_only.digest() == before
+    sh("mount", "-o", "remount,rw", tmp_path / "m")
+    commands.ok("m/c", "store", "verify")
