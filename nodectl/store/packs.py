@@ -153,6 +153,9 @@ class PackWriter:
         self._pending_bytes = 0
         try:
             write_all(self._fd, data)
+            # Linux begins to write back what is not needed any more (and keeps it until then), so
+            # that the disk is at work before `sync` waits for it.
+            os.posix_fadvise(self._fd, self._size - len(data), len(data), os.POSIX_FADV_DONTNEED)
         except OSError as exc:
             self._abandon()
             raise as_store_error(exc, self._folder) from exc
