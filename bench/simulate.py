@@ -2,17 +2,21 @@
 
     python bench/simulate.py --nodes 1000 --racks 20 --loss 0.01 --liars 0.02 --seed 1 --json
 
-One seeder and N nodes with equal links (--uneven: from half to one and a half times the rate). The
-transfers of a link share it as TCP would: equally, and what one of them cannot use (its other end
-is busier) goes to the others. Racks are known to the nodes and the tracker; their uplinks carry
-what is asked of them, and what crosses them is counted.
+One seeder and N nodes. The transfers of a link share it as TCP would: equally, and what one of them
+cannot use (its other end is busier) goes to the others. Links differ (--uneven), nodes crash
+(--killed), lie (--liars), transfers break (--loss), and the tracker dies (--tracker-dies-s). With
+--racks the nodes and the tracker know of racks; each has an uplink of --uplink times the rate of a
+node, in each direction, and what crosses it is counted. All of it is on by default, with the
+numbers that --help shows.
 
-Prints makespan over the bound F/B (B: the rate of the slowest link that is not --slow), the copies
-that the seeder sent, the copies that came into each rack, and the control messages for each node
-and second: all that is said beside spans (what a peer has, refusals, questions to the tracker).
+Prints makespan over the bound F/B (B: the rate of the slowest link that is not --slow; an uplink of
+less than one would be slower), the copies that the seeder sent, the copies that came into each
+rack, and the control messages for each node and second: all that is said beside spans (what a peer
+has, refusals, questions to the tracker).
 """
 
 import argparse
+import gc
 import heapq
 import itertools
 import json
@@ -57,6 +61,7 @@ from nodectl.swarm.model import (
 )
 
 HANDED_OUT = 80  # peers that the tracker names in one answer
+TRUNK_S = 0.1  # between two looks at an uplink that is full
 RIPPLE = 4  # links looked at again when one transfer begins or ends (12: the same within 0.3 %)
 GIVE_UP_S = 100_000.0  # simulated
 
@@ -70,6 +75,7 @@ class Scene:
     span_bytes: int = 4 << 20
     rate: float = 25e6  # bytes/s of each link, up and down
     racks: int = 1
+    uplink: float = math.inf  # of each rack, up and down, in rates of one node
     loss: float = 0.0  # share of the transfers that break on the way
     liars: float = 0.0  # share of the nodes that send bad frames
     killed: float = 0.0  # share of the nodes that die at half of the bound
@@ -122,14 +128,32 @@ class Link:
         self.level = self.capacity
 
     def fair_level(self) -> float:
-        """Return the level at which the link is full, given the levels of the other ends."""
-        left, count, limit = self.capacity, len(self.flows), 0.0
-        for limit in sorted(other.level for other in self.flows.values()):
-            if limit * count >= left:
-                return left / count
-            left -= limit
-            count -= 1
-        return left + limit  # all of them are held up elsewhere: what one more could have
+        """Return the level at which the link is full, given what limits its flows elsewhere."""
+        limits = [min(flow.cap, other.level) for flow, other in self.flows.items()]
+        return fair_level(self.capacity, limits)
+
+
+def fair_level(capacity: float, limits: list[float]) -> float:
+    """Return the level at which flows with these limits fill a capacity together."""
+    left, count, limit = capacity, len(limits), 0.0
+    limits.sort()
+    for limit in limits:
+        if limit * count >= left:
+            return left / count
+        left -= limit
+        count -= 1
+    return left + limit  # all of them are held up elsewhere: what one more could have
+
+
+@dataclass(slots=True, eq=False)
+class Trunk:
+    """One direction of a rack's uplink; while it is full it is looked at every TRUNK_S."""
+
+    capacity: float  # bytes/s
+    flows: dict["Flow", None] = field(default_factory=dict)
+    load: float = 0.0  # bytes/s that its flows have now
+    level: float = math.inf  # bytes/s that any one of them may have
+    watched: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -146,6 +170,8 @@ class Flow:
     ends: float = 0.0  # at the present rate
     wakes: float = math.inf  # when the event that looks at it is due
     version: int = 0
+    trunks: tuple[Trunk, ...] = ()  # that it passes
+    cap: float = math.inf  # what they leave to it
 
 
 @dataclass(slots=True, eq=False)
@@ -189,6 +215,9 @@ class Simulation:
         self.names: list[str] = []
         self.racks: defaultdict[str, list[str]] = defaultdict(list)  # the names of each
         self.crossed = 0.0  # bytes between racks
+        capacity = scene.uplink * scene.rate
+        places = [f"r{number}" for number in range(scene.racks)] if scene.racks > 1 else []
+        self.trunks = {(place, up): Trunk(capacity) for place in places for up in (True, False)}
         self.liars_dropped: set[str] = set()
         self.seeder = self._add("seeder", 0, have=full(scene.spans))
         for i in range(scene.nodes):
@@ -213,7 +242,7 @@ class Simulation:
     def _add(self, name: str, number: int, have: int) -> Node:
         scene = self.scene
         rack = f"r{number % scene.racks}" if scene.racks > 1 else ""
-        info = PeerInfo(name=name, url=f"http://{name}:1", rack=rack)
+        info = PeerInfo(name=name, url=f"http://{name}:1", rack=rack, seeds=bool(have))
         core = None
         if not have:
             sizes = [scene.span_bytes] * scene.spans
@@ -423,8 +452,12 @@ class Simulation:
 
     def grant(self, peer: Node, name: str) -> None:
         node, wanted = peer.wishes.pop(name)
-        span = random_span(peer.have & wanted, self.rng)
         latency, limits = self.scene.latency, self.scene.limits
+        found = peer.admission.fresh(peer.have & wanted)
+        if not found:
+            self.tell_nothing(peer, node)
+            return
+        span = random_span(found, self.rng)
         match peer.admission.ask(name, span, urgent=True, now=self.now):
             case Verdict.SERVE:
                 self.start(peer, node, span, chosen=True)
@@ -439,8 +472,12 @@ class Simulation:
     def nothing(self, peer: Node, name: str, wanted: int) -> None:
         if name in peer.wishes and peer.wishes[name][1] == wanted:
             node, _ = peer.wishes.pop(name)
-            self.outcome.control += 2
-            self.tell(node, NothingChosen(peer.info.name, 0.0))
+            self.tell_nothing(peer, node)
+
+    def tell_nothing(self, peer: Node, node: Node) -> None:
+        self.outcome.control += 2
+        event = NothingChosen(peer.info.name, none=True)
+        self.after(self.scene.latency, lambda: self.tell(node, event))
 
     def expire(self, peer: Node, node: Node, span: int, at: float) -> None:
         key = (node.info.name, span)
@@ -462,6 +499,11 @@ class Simulation:
         breaks = self.rng.random() < self.scene.loss
         left = self.scene.span_bytes * (self.rng.random() if breaks else 1.0)
         flow = Flow(peer, node, span, left, breaks, at=self.now)
+        if peer.info.rack != node.info.rack:
+            flow.trunks = (self.trunks[peer.info.rack, True], self.trunks[node.info.rack, False])
+            for trunk in flow.trunks:
+                trunk.flows[flow] = None
+                flow.cap = min(flow.cap, trunk.level)
         peer.sending[node.info.name, span] = flow
         node.receiving[peer.info.name, span] = flow
         peer.up.flows[flow] = node.down
@@ -483,12 +525,36 @@ class Simulation:
                 work += [o for o in link.flows.values() if o.level > lowest and o not in work]
         for link in touched.values():
             for flow, other in link.flows.items():
-                rate = min(link.level, other.level)
+                rate = min(link.level, other.level, flow.cap)
                 if abs(rate - flow.rate) > 0.03 * flow.rate:
                     self.set_rate(flow, rate)
 
+    def watch(self, trunk: Trunk) -> None:
+        """Share a trunk that is full among its flows; look again as long as it is."""
+        limits = [min(flow.source.up.level, flow.target.down.level) for flow in trunk.flows]
+        level = fair_level(trunk.capacity, limits) if sum(limits) > trunk.capacity else math.inf
+        trunk.level = level
+        for flow in trunk.flows:
+            flow.cap = min(one.level for one in flow.trunks)
+            rate = min(flow.source.up.level, flow.target.down.level, flow.cap)
+            if abs(rate - flow.rate) > 0.03 * flow.rate:
+                self.set_rate(flow, rate)
+        trunk.watched = level < math.inf
+        if trunk.watched:
+            self.after(TRUNK_S, lambda: self.watch(trunk))
+
+    def carry(self, flow: Flow, more: float) -> None:
+        """Count `more` bytes/s on the trunks that a flow passes."""
+        for trunk in flow.trunks:
+            trunk.load += more
+            if trunk.load > trunk.capacity and not trunk.watched:
+                trunk.watched = True
+                self.after(0.0, lambda one=trunk: self.watch(one))
+
     def set_rate(self, flow: Flow, rate: float) -> None:
         self.settle(flow)
+        if flow.trunks:
+            self.carry(flow, rate - flow.rate)
         flow.rate = rate
         flow.ends = self.now + max(flow.left, 0.0) / rate
         if flow.ends < flow.wakes:  # else the event that is due looks again
@@ -503,7 +569,7 @@ class Simulation:
         moved = flow.rate * (self.now - flow.at)
         flow.left -= moved
         flow.source.sent += moved
-        if flow.source.info.rack != flow.target.info.rack:
+        if flow.trunks:
             self.crossed += moved
         flow.at = self.now
 
@@ -515,6 +581,9 @@ class Simulation:
         del source.sending[target.info.name, flow.span]
         del target.receiving[source.info.name, flow.span]
         del source.up.flows[flow], target.down.flows[flow]
+        self.carry(flow, -flow.rate)
+        for trunk in flow.trunks:
+            del trunk.flows[flow]
         self.share(source, target)
         following = source.admission.release(target.info.name, flow.span, sent=sent)
         while following is not None:
@@ -581,6 +650,15 @@ class Simulation:
             self.after(5.0, lambda f=asker: self.tell(f, PeerGone(name)))
 
 
+SHARES = {
+    "loss": (0.0, "share of the transfers that break on the way"),
+    "liars": (0.002, "share of the nodes that send bad frames"),
+    "killed": (0.01, "share of the nodes that crash on the way"),
+    "slow": (0.0, "share of the nodes with a tenth of the rate"),
+    "uneven": (0.2, "links differ by so much of the rate, each way"),
+}
+
+
 def simulate(scene: Scene) -> Outcome:
     """Run one scene to its end."""
     return Simulation(scene).run()
@@ -591,14 +669,19 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=100)
     parser.add_argument("--spans", type=int, default=512)
     parser.add_argument("--racks", type=int, default=1)
-    for name in ("loss", "liars", "killed", "slow", "uneven"):
-        parser.add_argument(f"--{name}", type=float, default=0.0, metavar="P")
-    parser.add_argument("--tracker-dies-s", type=float, default=GIVE_UP_S, metavar="S")
+    for name, (share, says) in SHARES.items():
+        text = f"{says} [{share:g}]"
+        parser.add_argument(f"--{name}", type=float, default=share, metavar="P", help=text)
+    text = "of a rack, in rates of a node [8]"
+    parser.add_argument("--uplink", type=float, default=8.0, metavar="X", help=text)
+    text = "when the tracker dies [10]"
+    parser.add_argument("--tracker-dies-s", type=float, default=10.0, metavar="S", help=text)
     parser.add_argument("--seeder-dies-after-copy", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="one JSON line")
     args = vars(parser.parse_args())
     as_json = args.pop("json")
+    gc.disable()  # almost nothing here is in a cycle, and it looks at all of it again and again
     outcome = asdict(simulate(Scene(**args)))
     if as_json:
         print(json.dumps({"work": "simulate", **args, **outcome}))

@@ -202,7 +202,9 @@ class NodeSwarm:
         for peer in peers:
             # What comes from the tracker came from a peer first: it may be no address at all.
             with contextlib.suppress(ValueError):
-                known.peers[peer.node] = PeerInfo(name=peer.node, url=peer.url, rack=peer.rack)
+                known.peers[peer.node] = PeerInfo(
+                    name=peer.node, url=peer.url, rack=peer.rack, seeds=peer.complete
+                )
         known.peers.pop(self._name, None)
 
     def drop(self, root: Root) -> None:

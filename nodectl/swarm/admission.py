@@ -45,6 +45,7 @@ class Admission:
         self._active_of: Counter[str] = Counter()  # client: slots
         self._queue: deque[tuple[str, int]] = deque()
         self._holders: dict[int, _Holder] = {}  # span: who got it first
+        self._held = 0  # set of those spans
         self._seen: dict[str, float] = {}  # client: when it last asked for anything
 
     @property
@@ -113,15 +114,24 @@ class Admission:
             and now - self._seen.get(holder.client, -self._limits.holder_s) < self._limits.holder_s
         )
 
+    def fresh(self, spans: int) -> int:
+        """Return which of a set of spans nobody got from here yet, where that matters: an origin.
+
+        Any other node may give any of them.
+        """
+        return spans & ~self._held
+
     def _claim(self, client: str, span: int) -> None:
         if self._origin and span not in self._holders:
             self._holders[span] = _Holder(client, done=False)
+            self._held |= 1 << span
 
     def _unclaim(self, client: str, span: int) -> None:
         """Let the next one who asks have a span that this client did not get."""
         holder = self._holders.get(span)
         if holder is not None and holder.client == client and not holder.done:
             del self._holders[span]
+            self._held &= ~(1 << span)
 
     def release(self, client: str, span: int, *, sent: bool) -> tuple[str, int] | None:
         """End one sending; return the (client, span) that now has the slot, if one waits."""

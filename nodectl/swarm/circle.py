@@ -118,17 +118,23 @@ class Circle:
             self.importers.join(neighbour.info)
         return neighbour
 
-    def bar(self, *, starving: bool) -> None:
+    def bar(self, *, starving: bool, hungry: bool) -> None:
         """Say for each neighbour of another rack which spans it is not asked for now.
 
         What a neighbour of this rack has comes from there, and what is left is brought in by one
-        node of the rack; who starves, or is the last of the rack that lives, asks anybody.
+        node of the rack, or two where the second is hungry; who starves, or is the last of the rack
+        that lives, asks anybody. What an origin in this rack has is not inside: it gives each span
+        once, to whatever rack, and would have to give all of them to its own.
         """
         if not self._me.rack:
             return
         barred = 0
         if not (starving or self.importers.alone):
-            barred = ~self.importers.importable() | self._inside()
+            inside = self._inside()
+            second = hungry and self.importers.may_be_second(
+                inside | self._outside(), self._limits.import_second
+            )
+            barred = ~self.importers.importable(second=second) | inside
         for neighbour in self.neighbours.values():
             if not neighbour.same_rack:
                 neighbour.barred = barred
@@ -137,16 +143,19 @@ class Circle:
         """Look which of the spans that are `missing` are known outside of the rack only."""
         if self.importers.alone:
             return
+        self.importers.period(self._outside() & missing & ~self._inside())
+
+    def _outside(self) -> int:
         outside = 0
         for neighbour in self.neighbours.values():
             if not neighbour.same_rack:
                 outside |= neighbour.have
-        self.importers.period(outside & missing & ~self._inside())
+        return outside
 
     def _inside(self) -> int:
         inside = 0
         for neighbour in self.neighbours.values():
-            if neighbour.same_rack:
+            if neighbour.same_rack and not neighbour.origin:
                 inside |= neighbour.have
         return inside
 

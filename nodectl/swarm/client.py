@@ -311,7 +311,7 @@ class _Fetcher:
     async def _any(self, peer: PeerInfo, wanted: int) -> None:
         """Ask one peer for any span of those; once it began, it is a request like others."""
         wanted &= ~self._share.partial
-        if len(self._share.sizes) > TOLD_MAX or not wanted:
+        if len(self._share.sizes) > TOLD_MAX:
             await self._poll(peer)
             return
         chosen: list[int] = []
@@ -334,7 +334,8 @@ class _Fetcher:
         elif reply.failure is Failure.BAD:
             self._tell(SpanFailed(peer.name, 0, Failure.BAD))
         else:
-            self._tell(NothingChosen(peer.name, max(reply.retry_after, _ANY_AGAIN_S)))
+            none = reply.failure is Failure.MISSING
+            self._tell(NothingChosen(peer.name, max(reply.retry_after, _ANY_AGAIN_S), none))
 
     async def _request(self, peer: PeerInfo, span: int, *, urgent: bool) -> None:
         """Fetch one span from one peer."""

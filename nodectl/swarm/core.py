@@ -40,6 +40,7 @@ from nodectl.swarm.model import (
 )
 from nodectl.swarm.pace import Pace
 from nodectl.swarm.picker import Neighbour
+from nodectl.swarm.wire import TOLD_MAX
 
 _HOUSEKEEPING_S = 1.0
 _HEDGES_AT_ONCE = 2
@@ -79,6 +80,7 @@ class Core:
         self._ask_at = 0.0
         self._ask_wait = limits.ask_first_s
         self._starving_since: float | None = None
+        self._wake: float | None = None  # what `wake_at` said, as long as it holds
         self._finished = False
 
     # --- the one door -------------------------------------------------------------------------
@@ -92,6 +94,7 @@ class Core:
         self._take(event)
         if self._missing and isinstance(event, PeerNews | PeerSpoke) and not self._hungry:
             return self._actions  # enough is on its way: most news decide nothing
+        self._wake = None
         if self._missing:
             self._fill()
             self._hedge()
@@ -110,8 +113,8 @@ class Core:
                 self._expected = spans
             case SpanChosen(peer, span):
                 self._on_chosen(peer, span)
-            case NothingChosen(peer, retry_after):
-                self._on_nothing(peer, retry_after)
+            case NothingChosen():
+                self._on_nothing(event)
             case Tick():
                 pass
             case _:
@@ -133,17 +136,13 @@ class Core:
 
     def wake_at(self) -> float:
         """Return the time at which a `Tick` is wanted, if nothing else happens before."""
-        wake = self._now + _HOUSEKEEPING_S
-        for neighbour in self._neighbours.values():
-            if neighbour.not_before > self._now:
-                wake = min(wake, neighbour.not_before)
-            if neighbour.deferrals:
-                wake = min(wake, neighbour.deferrals[0][0])
-        after = self._hedge_after()
-        for asked in self._asked.values():
-            if len(asked.peers) < self._limits.copies_max and asked.since + after > self._now:
-                wake = min(wake, asked.since + after)
-        return wake
+        if self._wake is None:
+            self._wake = min(
+                self._now + _HOUSEKEEPING_S,
+                picker.ready_at(self._neighbours.values(), self._now),
+                self._flight.slow_at(self._now, self._hedge_after(), self._limits),
+            )
+        return self._wake
 
     @property
     def missing(self) -> int:
@@ -193,6 +192,7 @@ class Core:
         if neighbour is not None:
             self._answered(neighbour)
             neighbour.origin = origin
+            neighbour.given_out = len(self._sizes) > TOLD_MAX
 
     def _hear(self, peer: str, have: int, *, replaces: bool) -> Neighbour | None:
         neighbour = self._circle.hear(peer, have, replaces=replaces, now=self._now)
@@ -248,6 +248,8 @@ class Core:
         if not self._missing >> span & 1:
             return
         self._missing &= ~(1 << span)
+        if neighbour is not None and not neighbour.same_rack:
+            self._circle.importers.brought += 1
         self._pace.came(self._sizes[span], self._now)
         if span in self._asked:
             for name in tuple(self._asked[span].peers):
@@ -276,9 +278,7 @@ class Core:
             case Failure.BAD:
                 self._drop(neighbour, "sent bytes that are not what the manifest names")
             case Failure.BUSY:
-                wait = limits.busy_first_s * 2.0 ** min(neighbour.busy, 16) * self._jitter()
-                wait = max(min(wait, limits.busy_max_s), event.retry_after)
-                neighbour.busy += 1
+                wait = max(self._back_off(neighbour), event.retry_after)
                 neighbour.not_before = self._now + wait
             case Failure.REFUSED:
                 until = self._now + max(event.retry_after, limits.refused_s * self._jitter())
@@ -287,6 +287,12 @@ class Core:
                 self._on_missing(neighbour, event.span)
             case Failure.TIMEOUT | Failure.GONE:
                 self._on_broken(neighbour)
+
+    def _back_off(self, neighbour: Neighbour) -> float:
+        """Return how long a busy peer is left alone, in seconds: longer each time in a row."""
+        wait = self._limits.busy_first_s * 2.0 ** min(neighbour.busy, 16) * self._jitter()
+        neighbour.busy += 1
+        return min(wait, self._limits.busy_max_s)
 
     def _on_missing(self, neighbour: Neighbour, span: int) -> None:
         self._circle.lacks(neighbour, span)
@@ -323,7 +329,9 @@ class Core:
     def _fill(self) -> None:
         """Ask for spans until the window is full or there is nothing to ask for."""
         since = self._now if self._starving_since is None else self._starving_since
-        self._circle.bar(starving=self._now - since >= self._limits.import_idle_s)
+        starving = self._now - since >= self._limits.import_idle_s
+        self._circle.bar(starving=starving, hungry=self._hungry)
+        self._ask_origins()
         window = self._pace.window(self._limits)
         least = picker.least_spans(self._neighbours.values(), self._limits)
         while wanted := self._missing & ~self._flight.bits & ~self._expected:
@@ -343,6 +351,13 @@ class Core:
             self._request(choice.neighbour, choice.span, urgent=choice.urgent)
         self._hungry = False
 
+    def _ask_origins(self) -> None:
+        """Ask each idle origin for what it gave nobody yet, beside the window."""
+        wanted = self._missing & ~self._flight.bits & ~self._expected
+        for source, may in polls.idle_origins(self._neighbours.values(), wanted, self._now):
+            source.polled = source.asked_any = True
+            self._actions.append(AskAny(source.info, may))
+
     def _hedge_after(self) -> float:
         """Return the age, in seconds, at which a request gets a second one beside it."""
         racing = not self._missing & ~self._flight.bits
@@ -351,29 +366,11 @@ class Core:
 
     def _hedge(self) -> None:
         """Ask a second peer for a span that is slow; race the last ones."""
-        after = self._now - self._hedge_after()
-        slow = [
-            (asked.since, span)
-            for span, asked in self._asked.items()
-            if asked.since <= after and len(asked.peers) < self._limits.copies_max
-        ]
-        if not slow:
-            return
-        racing = not self._missing & ~self._flight.bits
-        hedges = sum(len(asked.peers) - 1 for asked in self._asked.values())
-        for _, span in sorted(slow):
+        racing, hedges = not self._missing & ~self._flight.bits, self._flight.hedges
+        for span in self._flight.slow(self._now - self._hedge_after(), self._limits):
             if hedges >= _HEDGES_AT_ONCE and not racing:
                 return
-            asked_of = self._asked[span].peers
-            able = [
-                neighbour
-                for neighbour in self._neighbours.values()
-                if neighbour.have >> span & 1
-                and neighbour.not_before <= self._now
-                and not neighbour.asked_any
-                and len(neighbour.in_flight) < self._limits.peer_requests_max
-                and neighbour.info.name not in asked_of
-            ]
+            able = self._flight.able(span, self._neighbours.values(), self._now, self._limits)
             if able:
                 self._request(picker.choose_neighbour(able, self._rng), span, urgent=True)
                 hedges += 1
@@ -414,7 +411,7 @@ class Core:
 
     def _answered(self, neighbour: Neighbour) -> None:
         """Note that a neighbour answered a question, or that it is not waited for any more."""
-        self._anys -= neighbour.asked_any
+        self._anys -= neighbour.asked_any and not neighbour.origin
         neighbour.polled = neighbour.asked_any = False
 
     def _on_chosen(self, peer: str, span: int) -> None:
@@ -423,16 +420,18 @@ class Core:
         if neighbour is None or not neighbour.asked_any:
             return
         self._answered(neighbour)
-        if (self._missing & ~self._flight.bits) >> span & 1:
+        if (self._missing & ~self._flight.bits & ~neighbour.barred) >> span & 1:
             self._flight.book(neighbour, span, self._now)
         else:
             self._actions.append(Cancel(peer, span))
 
-    def _on_nothing(self, peer: str, retry_after: float) -> None:
-        neighbour = self._neighbours.get(peer)
+    def _on_nothing(self, event: NothingChosen) -> None:
+        neighbour = self._neighbours.get(event.peer)
         if neighbour is not None:
             self._answered(neighbour)
-            neighbour.not_before = self._now + retry_after
+            neighbour.given_out = event.none
+            wait = 0.0 if event.none else self._back_off(neighbour)
+            neighbour.not_before = self._now + max(wait, event.retry_after)
 
     def _change_neighbours(self, want: int) -> None:
         """Follow one peer more; at twice the usual number, one that has nothing for us goes."""

@@ -1,8 +1,10 @@
 """What is on its way: which span from whom, since when, and how many bytes in all. Pure."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from nodectl.swarm.limits import Limits
 from nodectl.swarm.picker import Neighbour
 
 
@@ -49,3 +51,39 @@ class Flight:
             del self.asked[span]
             self.bits &= ~(1 << span)
         return since
+
+    # --- what takes long, and gets a second request beside the first --------------------------
+
+    @property
+    def hedges(self) -> int:
+        """How many requests are second ones."""
+        return sum(len(asked.peers) - 1 for asked in self.asked.values())
+
+    def slow(self, since: float, limits: Limits) -> list[int]:
+        """Return the spans that were asked for at `since` or before, the oldest first."""
+        found = [
+            (asked.since, span)
+            for span, asked in self.asked.items()
+            if asked.since <= since and len(asked.peers) < limits.copies_max
+        ]
+        return [span for _, span in sorted(found)]
+
+    def slow_at(self, now: float, after: float, limits: Limits) -> float:
+        """Return when the next span becomes slow that is not so now; for ever where none does."""
+        due = (a.since + after for a in self.asked.values() if len(a.peers) < limits.copies_max)
+        return min((at for at in due if at > now), default=math.inf)
+
+    def able(
+        self, span: int, neighbours: Collection[Neighbour], now: float, limits: Limits
+    ) -> list[Neighbour]:
+        """Return who can be asked for a span beside whom it was asked of."""
+        asked_of = self.asked[span].peers
+        return [
+            neighbour
+            for neighbour in neighbours
+            if neighbour.have >> span & 1
+            and neighbour.not_before <= now
+            and not neighbour.asked_any
+            and len(neighbour.in_flight) < limits.peer_requests_max
+            and neighbour.info.name not in asked_of
+        ]

@@ -4,7 +4,8 @@ Every node of a rack ranks the nodes of its rack that it knows, for each span an
 all of them compute alike. The first in rank brings the span in, and the others wait for it: so a
 span crosses the uplink about once, without a word about it (rendezvous hashing; who leaves or joins
 moves only the spans that it was or becomes first for). A span that is known outside and does not
-come in is left to the first two, then to the first four, and so on.
+come in is left to the first two, then to the first four, and so on. A node that has nothing to do
+may be second at once, within its share of all that comes in.
 """
 
 import zlib
@@ -38,6 +39,7 @@ class Importers:
         self._before: dict[str, int] = {}  # mate: set of spans for which it comes before this one
         self._count = Rarity()  # how many come before
         self._seen = 0
+        self.brought = 0  # spans that this node brought into the rack
         self._overdue: list[int] = []  # [k]: spans that did not come in for k + 1 periods
 
     @property
@@ -47,7 +49,7 @@ class Importers:
 
     def join(self, peer: PeerInfo) -> None:
         """Take note of a peer, which may be of this rack."""
-        if not self._me.rack or peer.rack != self._me.rack or peer.name in self._before:
+        if peer.name in self._before or not self._may_import(peer):
             return
         if self._mine is None:
             self._mine = _weights(self._me.name, self._spans)
@@ -59,14 +61,29 @@ class Importers:
         self._before[peer.name] = before
         self._count.add(before)
 
+    def _may_import(self, peer: PeerInfo) -> bool:
+        """Say whether a peer is of this rack and lacks anything."""
+        return bool(self._me.rack) and peer.rack == self._me.rack and not peer.seeds
+
     def leave(self, name: str) -> None:
         """Rank a node no more."""
         self._count.remove(self._before.pop(name, 0))
 
-    def importable(self) -> int:
-        """Return the set of spans that this node brings in from other racks now."""
+    def may_be_second(self, known: int, limit: float) -> bool:
+        """Say whether a node that has nothing else to do brings in what another one is first for.
+
+        It does so as long as it brought in less than `limit` times its share of the spans `known`:
+        an uplink that idles now is lost, and one that is used twice for all is, too.
+        """
+        return self.brought * (len(self._before) + 1) < limit * known.bit_count()
+
+    def importable(self, *, second: bool = False) -> int:
+        """Return the set of spans that this node brings in from other racks now.
+
+        `second`: also those for which one other node comes before.
+        """
         everything = full(self._spans)
-        allowed = everything & ~self._count.powers(0)
+        allowed = everything & ~self._count.powers(1 if second else 0)
         for k, overdue in enumerate(self._overdue):
             allowed |= overdue & ~self._count.powers(k + 1)
         return allowed

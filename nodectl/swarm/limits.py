@@ -16,12 +16,14 @@ class Limits:
     # Neighbours. The degree must exceed ln N, or islands form (200 peers with degree 5 did).
     neighbours_min: int = 12
     neighbours_first: int = 6  # chosen at once; the others come by choosing this node
+    seed_followers: int = 16  # nodes of a swarm that follow one that has everything, about
     neighbours_outside: int = 3  # of another rack, where racks are known
     neighbours_outside_share: float = 0.3  # of all neighbours; about 70 % stay in the rack
 
     # A span comes into a rack once: one node brings it in, and others only if that takes too long.
     import_s: float = 1.0  # seconds at least for this
-    import_spans: float = 2.0  # and so many times what nine of ten spans take
+    import_spans: float = 6.0  # and so many times what nine of ten spans take (2: 1.6 copies)
+    import_second: float = 1.1  # a node with nothing to do imports as second, up to so many shares
     import_idle_s: float = 1.0  # a node to which nobody gives anything asks outside after this
 
     # Windows of one node that fetches, in bytes: what a fast network needs, and no more than a

@@ -1,7 +1,7 @@
 """The words of the swarm: peers, phases, what a core is told and what it asks for. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -24,6 +24,7 @@ class PeerInfo:
     name: str  # of the node, unique in the realm
     url: str  # "http://host:port", no path
     rack: str = ""  # "": not known
+    seeds: bool = field(default=False, compare=False)  # the tracker says that it has everything
 
     def __post_init__(self) -> None:
         """Refuse what could not be a peer: names and addresses come from other machines."""
@@ -120,6 +121,7 @@ class NothingChosen:
 
     peer: str
     retry_after: float = 0.0  # seconds
+    none: bool = False  # it has none of them, or gave each to somebody; else it is busy
 
 
 @dataclass(frozen=True, slots=True)

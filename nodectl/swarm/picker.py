@@ -5,6 +5,8 @@ times less time than in order (measured). A span that another fetching neighbour
 of an origin, so that the origin's upload stays near one copy.
 """
 
+import math
+import zlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -36,6 +38,7 @@ class Neighbour:
     complete: bool = False
     lead: int = 0  # spans that it had then more than this node
     asked_any: bool = False  # ... for any span
+    given_out: bool = False  # an origin that gave everything that we lack to somebody
     polled: bool = False  # it was asked what it has, or for any span, and did not answer yet
 
     def may_give(self) -> int:
@@ -112,11 +115,22 @@ def choose_request(
     for neighbour in sorted(ready, key=lambda n: _load(n, rng)):
         candidates = wanted & neighbour.may_give()
         if neighbour.origin:
-            candidates &= ~with_fetchers
+            candidates &= ~with_fetchers if neighbour.given_out else 0
         if candidates:
             span = random_span(rarity.rarest(candidates), rng)
             return Choice(neighbour, span, urgent=bool(neighbour.refused_twice >> span & 1))
     return None
+
+
+def ready_at(neighbours: Collection[Neighbour], now: float) -> float:
+    """Return when the next neighbour may be asked that may not be now; for ever where none is."""
+    soonest = math.inf
+    for neighbour in neighbours:
+        if now < neighbour.not_before < soonest:
+            soonest = neighbour.not_before
+        if neighbour.deferrals:
+            soonest = min(soonest, neighbour.deferrals[0][0])
+    return soonest
 
 
 def _load(neighbour: Neighbour, rng: Rng) -> tuple[bool, int, bool, float]:
@@ -153,6 +167,11 @@ def choose_neighbour(candidates: Iterable[Neighbour], rng: Rng) -> Neighbour:
     )
 
 
+def _lot(me: PeerInfo, peer: PeerInfo) -> float:
+    """Return a number in [0, 1) that is always the same for two nodes."""
+    return zlib.crc32(f"{me.name} {peer.name}".encode()) / 2**32
+
+
 def choose_follows(
     me: PeerInfo,
     known: Collection[PeerInfo],
@@ -169,7 +188,8 @@ def choose_follows(
     room = want - len(followed)
     if room <= 0 or not known:
         return []
-    order = sorted(known, key=lambda _: rng.random())
+    share = limits.seed_followers / (len(known) + len(followed))
+    order = sorted(known, key=lambda one: (not (one.seeds and _lot(me, one) < share), rng.random()))
     if not me.rack:
         return order[:room]
     inside = [peer for peer in order if peer.rack == me.rack]

@@ -38,3 +38,31 @@ def dull(neighbours: Collection[Neighbour], wanted: int, now: float) -> list[Nei
     ]
     found.sort(key=lambda n: n.heard_at or 0.0)
     return found
+
+
+def idle_origins(
+    neighbours: Collection[Neighbour], wanted: int, now: float
+) -> list[tuple[Neighbour, int]]:
+    """Return which origins to ask now for any span that they gave nobody yet, and of which.
+
+    What an origin has not sent, nobody has: it never waits for a request, and which span it is, it
+    knows better than who asks. One that has given out all that is lacking here is asked like other
+    peers from then on.
+    """
+    idle = [
+        n
+        for n in neighbours
+        if n.origin and not (n.given_out or n.in_flight or n.asked_any) and n.not_before <= now
+    ]
+    if not idle:
+        return []
+    elsewhere = 0
+    for neighbour in neighbours:
+        if not neighbour.origin:
+            elsewhere |= neighbour.have
+    found = []
+    for origin in idle:
+        may = wanted & origin.have & ~origin.barred & ~elsewhere
+        if may:
+            found.append((origin, may))
+    return found

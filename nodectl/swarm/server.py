@@ -258,7 +258,7 @@ class SwarmServer:
             found = await share.wait_offer(wanted, wait_s)
         finally:
             served.polls -= 1
-        found &= ~served.giving.get(client, 0)
+        found &= served.admission.fresh(~served.giving.get(client, 0))
         if not found:
             raise web.HTTPNotFound(text="nothing of that here")
         number = random_span(found, self._rng)

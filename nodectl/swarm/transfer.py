@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 
 _ERRORS = (aiohttp.ClientError, TimeoutError, OSError)
 _CLOCK_DIGITS = 15
+_PARTS_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +177,8 @@ class Transfer:
         self, peer: PeerInfo, wanted: int, on_chosen: Callable[[int], None]
     ) -> SpanReply:
         """Fetch one of the spans `wanted`, whole; `on_chosen` is told which when it begins."""
+        if not wanted:  # of all that is lacking a part is here: that is asked for by name
+            return SpanReply(NOTHING, Failure.MISSING, _PARTS_S)
         wait_s = self._limits.have_wait_s
         target = wire.any_target(
             self._base, wanted, wait_ms=round(wait_s * 1000), speaker=self._speaker()

@@ -75,3 +75,24 @@ def test_who_is_no_origin_sends_to_all() -> None:
     gate = Admission(limits=LIMITS, origin=False)
     assert gate.ask("a", 7, urgent=False, now=0) is Verdict.SERVE
     assert gate.ask("b", 7, urgent=False, now=0) is Verdict.SERVE
+
+
+def test_an_origin_has_fresh_what_it_gave_nobody() -> None:
+    gate = Admission(limits=LIMITS, origin=True)
+    gate.ask("a", 0, urgent=False, now=0)
+    gate.ask("b", 1, urgent=False, now=0)
+    gate.ask("c", 2, urgent=False, now=0)  # it waits for a slot
+    assert gate.fresh(0b11111) == 0b11000
+    gate.release("a", 0, sent=False)  # broke off: c has the slot now
+    gate.release("b", 1, sent=True)
+    assert gate.fresh(0b11111) == 0b11001
+    gate.ask("d", 3, urgent=False, now=0)
+    gate.ask("e", 4, urgent=False, now=0)
+    gate.give_up("e", 4)
+    assert gate.fresh(0b11111) == 0b10001
+
+
+def test_who_is_no_origin_gives_anything_again() -> None:
+    gate = Admission(limits=LIMITS, origin=False)
+    gate.ask("a", 0, urgent=False, now=0)
+    assert gate.fresh(0b11) == 0b11

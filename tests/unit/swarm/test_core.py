@@ -8,12 +8,14 @@ from nodectl.swarm.bitfield import full
 from nodectl.swarm.core import Core
 from nodectl.swarm.limits import Limits
 from nodectl.swarm.model import (
+    AskAny,
     AskForPeers,
     Cancel,
     Drop,
     Event,
     Failure,
     Finished,
+    NothingChosen,
     PeerGone,
     PeerHave,
     PeerInfo,
@@ -21,6 +23,7 @@ from nodectl.swarm.model import (
     Poll,
     Request,
     SpanArrived,
+    SpanChosen,
     SpanFailed,
     Tick,
     Unfollow,
@@ -141,13 +144,43 @@ def test_busy_waits_longer_each_time_and_not_less_than_the_peer_says() -> None:
 
 def test_a_refused_span_is_asked_elsewhere_and_later_again() -> None:
     one = Driver(1).with_peers("origin", have=1, origin=True)
+    one.step(NothingChosen("origin", none=True))
     one.step(SpanFailed("origin", 0, Failure.REFUSED, 0.5, (info("holder"),)))
     assert "holder" in one.core.followed
     assert [r.urgent for r in one.requests()] == [True]  # nobody else has it now
 
 
+def test_an_origin_is_asked_for_what_nobody_has_until_it_gave_out_all() -> None:
+    one = Driver(20).with_peers("a", have=0b11)
+    one.with_peers("origin", have=full(20), origin=True)
+    (asked,) = [action for action in one.actions if isinstance(action, AskAny)]
+    assert asked == AskAny(info("origin"), full(20) & ~0b11)
+    one.step(SpanChosen("origin", 7))
+    assert not [a for a in one.actions if isinstance(a, AskAny) and a.peer.name == "origin"]
+    one.step(SpanArrived("origin", 7), after=0.1)  # the next question comes with the answer
+    assert AskAny(info("origin"), full(20) & ~(0b11 | 1 << 7)) in one.actions
+    one.step(NothingChosen("origin", 0.05))  # busy: later, it was no refusal
+    one.step(Tick(), after=0.2)
+    assert AskAny(info("origin"), full(20) & ~(0b11 | 1 << 7)) in one.actions
+    one.step(NothingChosen("origin", none=True))
+    assert {r.peer.name for r in one.requests()} == {"origin"}  # by name from now on
+
+
+def test_a_busy_origin_is_asked_again_later_and_later() -> None:
+    one = Driver(4).with_peers("origin", have=full(4), origin=True)
+    waits = []
+    for _ in range(6):
+        one.step(NothingChosen("origin"))
+        before = one.now
+        while not any(isinstance(action, AskAny) for action in one.actions):
+            one.step(Tick(), after=one.core.wake_at() - one.now)
+        waits.append(one.now - before)
+    assert waits[5] > 5 * waits[0]
+
+
 def test_while_there_is_other_work_a_refused_span_rests() -> None:
     one = Driver(3).with_peers("origin", have=full(3), origin=True)
+    one.step(NothingChosen("origin", none=True))
     first = one_of(one, "origin")
     one.step(SpanFailed("origin", first, Failure.REFUSED, 0.5))
     assert first not in [r.span for r in one.requests()]

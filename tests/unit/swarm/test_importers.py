@@ -75,15 +75,15 @@ def test_a_peer_of_another_rack_is_asked_for_what_this_node_imports_only() -> No
         circle.adopt(peer.name)
     circle.hear("far", full(SPANS), replaces=True, now=0.0)
     circle.hear("mate", 0, replaces=True, now=0.0)
-    circle.bar(starving=False)
+    circle.bar(starving=False, hungry=False)
     far = circle.neighbours["far"]
     assert far.may_give() == circle.importers.importable()
     mine = far.may_give() & -far.may_give()
     circle.hear("mate", mine, replaces=False, now=1.0)  # it is in the rack
-    circle.bar(starving=False)
+    circle.bar(starving=False, hungry=False)
     assert not far.may_give() & mine
     assert circle.neighbours["mate"].may_give() == mine
-    circle.bar(starving=True)
+    circle.bar(starving=True, hungry=False)
     assert far.may_give() == full(SPANS)
 
 
@@ -100,10 +100,42 @@ def test_the_last_of_a_rack_brings_in_what_its_dead_mates_were_to_bring() -> Non
         circle.meet(peer, alive=True)
         circle.adopt(peer.name)
     circle.hear("far", full(SPANS), replaces=True, now=0.0)
-    circle.bar(starving=False)
+    circle.bar(starving=False, hungry=False)
     far = circle.neighbours["far"]
     assert far.may_give() != full(SPANS)
     circle.remove(circle.neighbours["mate"])
     circle.bury("mate", now=1.0)
-    circle.bar(starving=False)
+    circle.bar(starving=False, hungry=False)
     assert far.may_give() == full(SPANS)
+
+
+def test_a_hungry_node_may_be_second_within_its_share() -> None:
+    circle = Circle(info("me"), SPANS, Limits(), random.Random(1))
+    for peer in (*[info(f"mate{i}") for i in range(4)], info("far", "r2")):
+        circle.meet(peer, alive=True)
+        circle.adopt(peer.name)
+    circle.hear("far", full(SPANS), replaces=True, now=0.0)
+    far = circle.neighbours["far"]
+    circle.bar(starving=False, hungry=False)
+    first = far.may_give()
+    circle.bar(starving=False, hungry=True)
+    assert far.may_give() & first == first
+    assert 1.5 * first.bit_count() < far.may_give().bit_count() < SPANS
+    circle.importers.brought = SPANS // 5 + SPANS // 10  # more than its share
+    circle.bar(starving=False, hungry=True)
+    assert far.may_give() == first
+
+
+def test_what_an_origin_in_the_rack_has_is_not_in_the_rack_yet() -> None:
+    circle = Circle(info("me"), SPANS, Limits(), random.Random(1))
+    origin = PeerInfo(name="origin", url="http://origin:1", rack="r1", seeds=True)
+    for peer in (origin, info("mate"), info("far", "r2")):
+        circle.meet(peer, alive=True)
+        circle.adopt(peer.name)
+    for name in ("origin", "far"):
+        circle.hear(name, full(SPANS), replaces=True, now=0.0)
+    circle.neighbours["origin"].origin = True
+    circle.bar(starving=False, hungry=False)
+    mine = circle.neighbours["far"].may_give()
+    assert mine == circle.importers.importable() != 0
+    assert mine.bit_count() > SPANS // 3  # the origin, which fetches nothing, imports nothing

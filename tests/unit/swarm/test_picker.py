@@ -47,14 +47,14 @@ def test_ties_are_random() -> None:
 
 
 def test_an_origin_is_asked_only_for_what_no_fetching_neighbour_has() -> None:
-    origin = neighbour("origin", [0, 1], origin=True)
+    origin = neighbour("origin", [0, 1], origin=True, given_out=True)
     busy = neighbour("busy", [0], not_before=9.0)
     assert choose([0, 1], [origin], [origin, busy]).span == 1
     assert choose([0], [origin], [origin, busy]) is None
 
 
 def test_an_origin_without_a_request_is_asked_first() -> None:
-    origin = neighbour("origin", [0, 1], origin=True, bytes_in_flight=0)
+    origin = neighbour("origin", [0, 1], origin=True, given_out=True, bytes_in_flight=0)
     idle = neighbour("idle", [1])
     chosen = [choose([0, 1], [origin, idle], seed=seed) for seed in range(20)]
     assert all(choice.neighbour is origin for choice in chosen)
@@ -69,7 +69,7 @@ def test_an_origin_without_a_request_is_asked_first() -> None:
 
 
 def test_what_was_refused_twice_is_urgent_the_third_time() -> None:
-    origin = neighbour("origin", [0, 1], origin=True)
+    origin = neighbour("origin", [0, 1], origin=True, given_out=True)
     for span in (0, 0, 1):
         origin.refuse(span, 1.0)
     assert choose([0, 1], [origin]) is None
@@ -130,6 +130,21 @@ def test_where_one_side_has_too_few_the_other_fills_the_places() -> None:
     assert len(picker.choose_follows(me, inside, [], 12, rng, LIMITS)) == 2
     assert len(picker.choose_follows(info("me"), outside, [], 12, rng, LIMITS)) == 12
     assert picker.choose_follows(me, outside, outside[:12], 12, rng, LIMITS) == []
+
+
+def test_about_sixteen_follow_one_that_has_everything() -> None:
+    seed = PeerInfo(name="seed", url="http://seed:1", seeds=True)
+    people = [info(f"n{i}") for i in range(80)]
+    following = [
+        seed in picker.choose_follows(me, [seed, *people], [], 6, random.Random(i), LIMITS)
+        for i, me in enumerate(people)
+    ]
+    assert 10 <= sum(following) <= 24
+    few = people[:10]
+    assert all(
+        seed in picker.choose_follows(me, [seed, *few], [], 6, random.Random(1), LIMITS)
+        for me in few
+    )
 
 
 def test_two_requests_always_fit_more_only_within_the_window() -> None:
