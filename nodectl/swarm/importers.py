@@ -16,16 +16,16 @@ from nodectl.swarm.model import PeerInfo
 _MASK = 0xFFFFFFFF
 
 
-def _weights(name: str, spans: int) -> list[int]:
+def weights(name: str, spans: int) -> list[int]:
     """Return the rank of a node for each span: 32 bits, well mixed."""
     seed = zlib.crc32(name.encode("utf-8"))
-    weights = []
+    ranks = []
     for span in range(spans):
         x = (seed ^ span * 0x9E3779B1) & _MASK
         x = (x ^ x >> 15) * 0x85EBCA6B & _MASK
         x = (x ^ x >> 13) * 0xC2B2AE35 & _MASK
-        weights.append(x)
-    return weights
+        ranks.append(x)
+    return ranks
 
 
 class Importers:
@@ -52,10 +52,10 @@ class Importers:
         if peer.name in self._before or not self._may_import(peer):
             return
         if self._mine is None:
-            self._mine = _weights(self._me.name, self._spans)
+            self._mine = weights(self._me.name, self._spans)
         digits = [
             "1" if theirs > mine else "0"
-            for theirs, mine in zip(_weights(peer.name, self._spans), self._mine, strict=True)
+            for theirs, mine in zip(weights(peer.name, self._spans), self._mine, strict=True)
         ]
         before = int("".join(reversed(digits)) or "0", 2)
         self._before[peer.name] = before
