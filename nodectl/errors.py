@@ -5,7 +5,7 @@ A leaf is named by what the user faces. Fields hold facts; `str()` makes the one
 
 Exit codes: 1 a bug of ours, 2 wrong usage (typer), 10-19 input and files, 20-29 content and
 store, 30-39 swarm, 40-49 trust, join and controller, 50-69 disks, 70-79 the zipapp itself,
-80-89 more of trust, 90-99 inventory and identity of nodes, 130 stopped by Ctrl-C.
+80-89 more of trust, 90-99 inventory, identity and netboot of nodes, 130 stopped by Ctrl-C.
 """
 
 from typing import ClassVar
@@ -355,3 +355,15 @@ class TemplateInvalid(NodectlError):
     """A template has mistakes, or cannot be filled in for a node; each line is named."""
 
     exit_code = 91
+
+
+class InstallerUnfit(NodectlError):
+    """There is no installer, or it is damaged, too large, or not of this nodectl."""
+
+    exit_code = 92
+
+
+class NetbootRefused(NodectlError):
+    """A machine cannot be netbooted as asked; nothing was armed."""
+
+    exit_code = 93

@@ -19,6 +19,7 @@ from nodectl.weblog import WebLog
 
 CONTROL_PORT = 7443
 PEER_PORT = 7444
+BOOT_PORT = 7445
 _PORT_MAX = 65535
 _ANY = ("0.0.0.0", "::", "")  # noqa: S104 - named here in order to be recognised
 _SIOCGIFADDR = 0x8915  # linux/sockios.h

@@ -25,7 +25,7 @@ from nodectl.cli.realm import make_controller
 from nodectl.controller.api import Clocks
 from nodectl.controller.jobs import Patience
 from nodectl.controller.members import Members
-from nodectl.controller.serve import control_server
+from nodectl.controller.serve import BootWish, control_server
 from nodectl.door import DoorLimits
 from nodectl.events import Event, Observer, StepProgress
 from nodectl.ids import Root
@@ -95,6 +95,7 @@ async def running(
     patience: Patience | None = None,
     now: Callable[[], float] = time.time,
     door: DoorLimits | None = None,
+    boot: BootWish | None = None,
 ) -> AsyncIterator[Controller]:
     """Run the controller of a state folder."""
     clocks = Clocks(now=now, rng=random.Random(1))
@@ -106,6 +107,7 @@ async def running(
             clocks=clocks,
             patience=patience,
             door=door,
+            boot=boot,
         ) as bound:
             yield Controller(state=state, url=bound.url("https"), port=bound.port)
 

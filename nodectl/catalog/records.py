@@ -127,8 +127,8 @@ class Job:
     generation: int
     root: Root
     nodes: tuple[str, ...]
-    options: Mapping[str, Any]  # restore: path, keep_extra; clone: BEGUN_BY_NODE; all the others:
-    # allow_rollback, multicast
+    options: Mapping[str, Any]  # restore: path, keep_extra; clone: BEGUN_BY_NODE, or layout and
+    # boot_order; all the others: allow_rollback, multicast
     created: int  # seconds since 1970
     created_by: str
 

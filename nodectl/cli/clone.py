@@ -20,6 +20,7 @@ from nodectl.cli.progress import observer_for
 from nodectl.cli.releases import open_image
 
 if TYPE_CHECKING:
+    from nodectl.catalog.site_files import FilledFile
     from nodectl.disk.plan import DiskPlan
     from nodectl.node.clone import CloneReport, CloneWish, ImageSource
     from nodectl.node.images import StoredImage
@@ -59,6 +60,7 @@ _JOB = typer.Option(
 _RESTART = typer.Option(
     False, "--restart", help="Then restart this machine, to start from the new disk."
 )
+_JOIN = typer.Option(False, "--join-clone", hidden=True)  # for installers: see _membership_of
 _ELSEWHERE = typer.Option(
     False, "--for-other-machine", help="Write no boot entries into this machine's firmware."
 )
@@ -87,6 +89,7 @@ def clone(
     follow: bool = _FOLLOW,
     job: int = _JOB,
     restart: bool = _RESTART,
+    join_clone: bool = _JOIN,
     state: Path = _STATE,
 ) -> None:
     """Clone an image onto a disk: partition, format, restore, make it a machine of its own.
@@ -99,7 +102,6 @@ def clone(
 
     The controller follows the clone as a job. What boots tells it, once, by a ticket that is left
     on the new disk: only then is the job done. `nodectl job watch N`, on another machine, waits.
-
     Status: 0 cloned and read back, 10/11/14 a path or value, 12 full, 15/16 a program is missing or
     failed, 17 not root, 18 not confirmed, 20-29 content, 30 swarm, 40-43 realm and controller, 50
     no such disk or several, 51 in use, 52 too small, 53 layout has mistakes, 54 changed since the
@@ -121,7 +123,7 @@ def clone(
         unmount=unmount,
         boot=BootWish(boots=boot, order=boot_order, elsewhere=elsewhere),
         inventory=said,
-        files=files,
+        files=(*files, *_membership_of(state)) if join_clone else files,
         keep=not fresh_keys,
     )
     if dry_run:
@@ -198,6 +200,24 @@ def print_plan(wish: "CloneWish", source: "ImageSource", *, as_json: bool) -> No
     made = plan_clone(wish, source.plain_bytes + source.kept_bytes)
     check_boots(wish, made, source)
     print(json.dumps(plan_document(made)) if as_json else plan_text(made))
+
+
+def _membership_of(state: Path) -> "tuple[FilledFile, ...]":
+    """Return the membership that this installer leaves to the node, as a file of the clone.
+
+    The controller makes the installer's membership the node's when it hears that all is done.
+    """
+    import dataclasses
+    import json
+
+    from nodectl.catalog.site_files import EVERYBODY, FileKind, FilledFile, SiteFile
+    from nodectl.cli.membership import open_state
+    from nodectl.trust.token import Role
+
+    kept = dataclasses.replace(open_state(state).membership(), role=Role.NODE)
+    place = SiteFile(name="membership", kind=FileKind.SECRET, group=EVERYBODY,
+                     path="var/lib/nodectl/node.json", owner="root:root", mode=0o600)  # fmt: skip
+    return (FilledFile(file=place, content=json.dumps(kept.to_json(), indent=1).encode() + b"\n"),)
 
 
 def run_clone(

@@ -23,8 +23,10 @@ from nodectl.cli import (
     disk,
     efiboot,
     image,
+    installer,
     inventory,
     job,
+    netboot,
     node,
     publisher,
     realm,
@@ -60,7 +62,8 @@ app = typer.Typer(
 
 for module in (
     demo, realm, realm_keys, token, serve, service, node, inventory, image, publisher, job, swarm,
-    clone, cloner, cloner_image, cloner_parts, efiboot, disk, store, bench, audit, version,
+    clone, cloner, cloner_image, cloner_parts, efiboot, installer, netboot, disk, store, bench,
+    audit, version,
 ):  # fmt: skip
     module.register(app)
 

@@ -86,6 +86,18 @@ def find_releases(state: Path | None, name: str = "") -> list["ReleaseRecord"]:
         return list(releases.list(name))
 
 
+def find_release(state: Path | None, name: str, generation: int) -> "ReleaseRecord":
+    """Return one release; an installer may ask for it, and may not list all.
+
+    Raises:
+        UnknownImage: there is none.
+    """
+    with local_releases(open_state(state)) as releases:
+        if releases is None:
+            return ask(state, lambda client: client.release(name, generation))
+        return releases.get(name, generation)
+
+
 def swarm_ticket(state: Path | None, root: Root) -> tuple[bytes, bytes]:
     """Return the root block and the swarm key of a root that has a release."""
     with local_releases(open_state(state)) as releases:
@@ -173,7 +185,8 @@ def _published(state: Path | None, folder: "StateFolder", name: str, generation:
     from nodectl.trust.release import verify_release
 
     membership, now = _fresh_membership(state, folder)
-    records = {one.signed.release.generation: one for one in find_releases(state, name)}
+    found = [find_release(state, name, generation)] if generation else find_releases(state, name)
+    records = {one.signed.release.generation: one for one in found}
     number = generation or max(records, default=0)
     if number not in records:
         what = f"image {name} has no generation {generation}" if records else f"no image {name}"

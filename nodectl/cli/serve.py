@@ -27,10 +27,25 @@ class _Wanted:
     listen: "Address"
     peer_listen: "Address"
     scrub_rate: int  # bytes/s, 0: no scrub
+    boot_listen: "Address | None"  # None: no machine starts from here
     host: str  # under which others reach this machine, empty: find out
     upload_rate: int | None  # bytes/s
     download_rate: int | None
     json_output: bool
+
+
+_PeerListen = Annotated[
+    str, typer.Option("--peer-listen", metavar="ADDR:PORT", help="Of the peer, HTTP.")
+]
+_BootListen = Annotated[
+    str,
+    typer.Option(
+        "--boot-listen",
+        metavar="ADDR:PORT",
+        help="With --controller: where machines that start fetch their scripts and installer, "
+        "HTTP, such as 10.0.0.1:7445 [they do not].",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -48,9 +63,8 @@ def serve(
             "--listen", metavar="ADDR:PORT", help="Of the controller, HTTPS [as init was told]."
         ),
     ] = "",
-    peer_listen: Annotated[
-        str, typer.Option("--peer-listen", metavar="ADDR:PORT", help="Of the peer, HTTP.")
-    ] = "0.0.0.0:7444",
+    peer_listen: _PeerListen = "0.0.0.0:7444",
+    boot_listen: _BootListen = "",
     advertise: Annotated[
         str,
         typer.Option(
@@ -91,6 +105,7 @@ def serve(
         controller=controller,
         listen=parse_address(chosen, default_port=CONTROL_PORT),
         peer_listen=parse_address(peer_listen, default_port=PEER_PORT),
+        boot_listen=_boot_address(boot_listen, controller=controller),
         scrub_rate=0 if no_scrub else size_option(scrub_rate, "--scrub-rate"),
         host=_host_of(advertise),
         upload_rate=parse_rate(upload_rate),
@@ -98,6 +113,15 @@ def serve(
         json_output=json_output,
     )
     asyncio.run(_serve(folder, wanted))
+
+
+def _boot_address(text: str, *, controller: bool) -> "Address | None":
+    from nodectl.errors import InvalidInput
+    from nodectl.listen import BOOT_PORT, parse_address
+
+    if text and not controller:
+        raise InvalidInput("--boot-listen is for the controller", hint="add --controller")
+    return parse_address(text, default_port=BOOT_PORT) if text else None
 
 
 def _host_of(advertise: str) -> str:
@@ -158,11 +182,18 @@ async def _controller(
 ) -> AsyncIterator["Membership"]:
     """Run the controller; yields a membership that reaches it on this machine."""
     from nodectl.catalog.sqlite import SqliteCatalog
-    from nodectl.controller.serve import control_server
+    from nodectl.controller.serve import BootWish, control_server
     from nodectl.listen import Address, own_address
 
     with SqliteCatalog(state.catalog) as catalog:
-        async with control_server(catalog, state.realm, wanted.listen) as bound:
+        boot = None
+        if wanted.boot_listen is not None:
+            boot = BootWish(
+                listen=wanted.boot_listen,
+                installers=state.installers,
+                host=wanted.host or own_address(wanted.boot_listen),
+            )
+        async with control_server(catalog, state.realm, wanted.listen, boot=boot) as bound:
             url = Address(wanted.host or own_address(bound), bound.port).url("https")
             if membership.controllers != (url,):
                 # Tokens and commands on this machine take the URL from here.

@@ -15,7 +15,7 @@ from typing import Any
 from aiohttp import web
 
 from nodectl.catalog.model import Catalog
-from nodectl.catalog.records import Job, JobState, NodeRecord, Work
+from nodectl.catalog.records import Job, JobState, NodeRecord, Task, Work
 from nodectl.controller import openapi, policy, wire
 from nodectl.controller.access import Access
 from nodectl.controller.access_api import AccessApi
@@ -29,6 +29,8 @@ from nodectl.controller.inventory_api import InventoryApi
 from nodectl.controller.jobs import Jobs, Patience
 from nodectl.controller.members import Members
 from nodectl.controller.multicast import with_session
+from nodectl.controller.netboot import Netboot
+from nodectl.controller.netboot_api import NetbootApi
 from nodectl.controller.polls import Polls
 from nodectl.controller.releases import Releases
 from nodectl.controller.rollback import reapply
@@ -40,6 +42,7 @@ from nodectl.errors import NotAllowed, TokenRefused, UnknownNode
 from nodectl.ids import Root
 from nodectl.trust.order import LIFE_S, Order, sign_order
 from nodectl.trust.realm import Realm
+from nodectl.trust.token import Role
 from nodectl.zipapp.identity import identity
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -92,6 +95,10 @@ class ControlApi:
         self.access = Access(catalog, self.jobs.names)
         self._access_api = AccessApi(self.access, self.members, self.releases, self._note)
         reapply(audit, self.members, self.releases, self.access)
+        self.netboot = Netboot(catalog, self.jobs, self.members, self.inventory.nodes, clocks.now)
+        self._netboot_api = NetbootApi(
+            self.netboot, self.releases, self.access, self.cloning, self._note
+        )
         self._heard = Heard(clocks.monotonic)
         self._gate = Gate(self.members, self._heard, clocks.now, owns=self._owns, audit=self.audit)
         self._work_bell = Bell()
@@ -133,6 +140,7 @@ class ControlApi:
             **self._access_api.routes(),
             **self.terms.routes(),
             **self._clones_api.routes(),
+            **self._netboot_api.routes(),
             ("GET", "/v1/releases"): self._list_releases,
             ("POST", "/v1/releases"): self._publish,
             ("GET", "/v1/releases/{name}"): self._show_release,
@@ -175,7 +183,7 @@ class ControlApi:
         if request[NODE] == wanted.name:
             wanted = wire.parse_join(body, replaces=True)
         try:
-            node = self.members.join(wanted)
+            node = self.members.join(wanted, replaced=self.netboot.keep_replaced)
         except TokenRefused as exc:
             why = f"join as {wanted.name}: {exc}"
             self.audit.refused(why, path=request.path, address=request.remote or "")
@@ -349,7 +357,8 @@ class ControlApi:
 
     async def _report(self, request: web.Request) -> web.Response:
         node = request.match_info["node"]
-        self.jobs.report(_job_id(request), node, wire.parse_report(await request.read()))
+        report = wire.parse_report(await request.read())
+        self.netboot.ended(self.jobs.report(_job_id(request), node, report))
         self._event_bell.ring()
         return web.json_response({})
 
@@ -363,11 +372,16 @@ class ControlApi:
             await self._work_bell.wait(left)
         return web.json_response({"work": work})
 
-    def _new_work(self, node: str, since: int) -> list[dict[str, Any]]:
+    def _new_work(self, name: str, since: int) -> list[dict[str, Any]]:
+        """Return a member's work after a job; clones are for installers alone."""
+        found = [one for one in self.jobs.work_for(name) if one[0].job_id > since]
+        if any(work.task is Task.CLONE for _, work in found):
+            member = self.members.find(name)
+            if member is None or member.role is not Role.INSTALLER:
+                found = [one for one in found if one[1].task is not Task.CLONE]
         return [
             {"job": job.to_json(), "work": work.to_json(), "order": self._order(job, work)}
-            for job, work in self.jobs.work_for(node)
-            if job.job_id > since
+            for job, work in found
         ]
 
     def _order(self, job: Job, work: Work) -> dict[str, Any]:
@@ -404,7 +418,10 @@ class ControlApi:
         """Conclude about silent nodes once a second, for ever."""
         while True:
             await asyncio.sleep(_EXPIRE_EVERY_S)
-            if self.jobs.expire(self._heard.at):
+            concluded = self.jobs.expire(self._heard.at)
+            for row in concluded:
+                self.netboot.ended(row)
+            if concluded:
                 self._event_bell.ring()
 
     async def _stop_waiting(self, _app: web.Application) -> None:

@@ -52,6 +52,12 @@ class Inventories:
         found = self.find(name)
         return "" if found is None else found[0].rack
 
+    def with_mac(self, mac: str) -> NodeInventory | None:
+        """Return the node that has a hardware address (lower case), or None."""
+        self._refresh()
+        name = self._owners.get(f"MAC {mac}")
+        return None if name is None else self._known[name][0]
+
     def put(self, wanted: NodeInventory, *, expected: int) -> int:
         """Write what is said of a node whose revision is `expected`; return the next revision.
 

@@ -46,6 +46,17 @@ class Patience:
     silent_s: float = 300.0
     applied_s: float = 86_400.0  # until a node restarts, once a clone is on its disk
     boot_s: float = 1_800.0  # from then until its new system tells of its start
+    start_within_s: float = 86_400.0  # until a machine that is to clone itself is started
+    start_silent_s: float = 3600.0  # it may lose its power, and be started again
+
+    def for_work(self, work: Work, *, begun: bool) -> tuple[float, float]:
+        """Return how long work may be left untaken, and how long its node may be silent.
+
+        `begun` says that the node began it by itself.
+        """
+        if work.task is Task.CLONE and not begun:
+            return self.start_within_s, self.start_silent_s
+        return self.take_within_s, self.silent_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,8 +162,9 @@ class Jobs:
         self._remember(job)
         for node, task in works.items():
             work = Work(job_id=job.job_id, node=node, task=task)
-            if begun:
+            if task is Task.CLONE:
                 self._supersede(node, job.job_id)
+            if begun:
                 work = replace(work, state=WorkState.RUNNING, step="begin")
             self._catalog.put(work_key(node, job.job_id), work.to_json(), expected=ABSENT)
             self._show(self._row(work))
@@ -194,6 +206,15 @@ class Jobs:
             (self._jobs[job_id], self._rows[job_id][node].work)
             for job_id in sorted(self._open)  # a seeder has nothing to do for one that ended
             if node in self._rows[job_id] and self._is_to_do(self._rows[job_id][node].work)
+        )
+
+    def open_work(self, task: Task) -> tuple[tuple[Job, Work], ...]:
+        """Return the unfinished work of one kind, oldest job first."""
+        return tuple(
+            (self._jobs[job_id], row.work)
+            for job_id in sorted(self._open)
+            for row in self._rows[job_id].values()
+            if row.work.task is task and row.work.state not in FINAL
         )
 
     def concerns(self, job_id: int, node: str) -> bool:
@@ -249,43 +270,41 @@ class Jobs:
             return self._rows[told.job_id][told.node]
         return self._change(row, new)
 
-    def expire(self, heard: Callable[[str], float]) -> bool:
-        """Conclude about silent nodes; say whether anything changed.
+    def expire(self, heard: Callable[[str], float]) -> tuple[Row, ...]:
+        """Conclude about silent nodes; return what changed.
 
         Args:
             heard: when a node was last heard of at all, on the monotonic clock.
         """
-        changed = False
+        changed = []
         for job_id in tuple(self._open):
             for row in tuple(self._rows[job_id].values()):
                 work = self._concluded(row, heard(row.work.node))
                 if work is not None:
-                    self._change(row, work)
-                    changed = True
-        return changed
+                    changed.append(self._change(row, work))
+        return tuple(changed)
 
     def _concluded(self, row: Row, heard: float) -> Work | None:
         work, now = row.work, self._monotonic()
+        begun = BEGUN_BY_NODE in self._jobs[work.job_id].options
+        take_s, silent_s = self._patience.for_work(work, begun=begun)
         match work.state:
-            case WorkState.WAITING if now - row.touched > self._patience.take_within_s:
-                limit = f"{self._patience.take_within_s:g} s"
-                sentence = f"{work.node} did not take the job within {limit}"
-                if now - heard > self._patience.take_within_s:
+            case WorkState.WAITING if now - row.touched > take_s:
+                sentence = f"{work.node} did not take the job within {take_s:g} s"
+                if now - heard > take_s:
                     sentence += ": it is off, cut off, or nodectl serve does not run there"
                 return _failed(work, "take", sentence)
             # An agent that still polls says nothing about a clone: that is another process.
             case WorkState.RUNNING if (
                 now - (row.touched if work.task is Task.CLONE else max(row.touched, heard))
-                > self._patience.silent_s
+                > silent_s
             ):
-                limit = f"{self._patience.silent_s:g} s"
-                sentence = f"{work.node} took the job and was not heard of for {limit}"
+                sentence = f"{work.node} took the job and was not heard of for {silent_s:g} s"
                 return _failed(work, "report", f"{sentence} (it was at: {work.step})")
             case WorkState.APPLIED | WorkState.REBOOTING:
                 limits = (self._patience.applied_s, self._patience.boot_s)
-                silent_s = now - row.touched
                 back = heard > row.touched + _GOING_DOWN_S
-                return first_boots.silence(work, silent_s, limits, back=back)
+                return first_boots.silence(work, now - row.touched, limits, back=back)
             case _:
                 return None
 
@@ -312,7 +331,7 @@ class Jobs:
             raise InvalidInput("report: nothing was applied that could be started")
 
     def _supersede(self, node: str, job_id: int) -> None:
-        """Conclude a node's clones that were under way: it has begun another one."""
+        """Conclude a node's clones that were under way: there is another one now."""
         for other in tuple(self._open):
             row = self._rows[other].get(node)
             if other != job_id and row is not None and first_boots.is_open_clone(row.work):

@@ -85,11 +85,17 @@ class Members:
         ttl_s: int,
         uses: int,
         machine: Machine = ANY_MACHINE,
+        replaces: bool = False,
     ) -> Token:
-        """Make a join token; only a hash of its secret is kept."""
+        """Make a join token; only a hash of its secret is kept.
+
+        With `replaces` it lets its machine take the place of the member of its name.
+        """
         token = new_token(urls, self._realm.ca_sha256(), self._realm.realm_id)
         end = int(self._now()) + ttl_s
-        record = record_of(token, role=role, expires=end, uses=uses, machine=machine)
+        record = record_of(
+            token, role=role, expires=end, uses=uses, machine=machine, replaces=replaces
+        )
         self._catalog.put(token_key(token.token_id), record.to_json(), expected=ABSENT)
         return token
 
@@ -113,6 +119,19 @@ class Members:
             )
         self._catalog.delete(token_key(token_id), expected=document.revision)
 
+    def forget_token(self, token_id: str) -> None:
+        """Forget a join token, if it is there."""
+        with contextlib.suppress(UnknownToken, WriteConflict):
+            self.revoke_token(token_id)
+
+    def token_is_good(self, token_id: str) -> bool:
+        """Say whether somebody can still join with a token."""
+        document = self._catalog.get(token_key(token_id))
+        if document is None:
+            return False
+        record = TokenRecord.from_json(dict(document.value))
+        return record.uses_left > 0 and self._now() < record.expires
+
     def spend_again(self, token_id: str) -> None:
         """Take a use of a token that the catalog has forgotten."""
         for _ in range(_SPEND_TRIES):
@@ -134,8 +153,15 @@ class Members:
             NodeRecord(name=name, role=Role.OPERATOR, secret=secret, joined=int(self._now()))
         )
 
-    def join(self, request: JoinRequest) -> NodeRecord:
+    def join(
+        self,
+        request: JoinRequest,
+        *,
+        replaced: Callable[[NodeRecord], None] = lambda _before: None,
+    ) -> NodeRecord:
         """Add a machine that shows a token.
+
+        `replaced` hears of a member whose place a boot ticket's machine is about to take.
 
         Raises:
             TokenRefused: the token is unknown, wrong, expired, used, or of another realm.
@@ -149,10 +175,12 @@ class Members:
         present = self.find(request.name)
         if present is not None and _is_same_join(present, request):
             return present
-        self._checked_token(request)
-        if present is not None and not request.replaces:
+        replaces = request.replaces or self._checked_token(request)[0].replaces
+        if present is not None and not replaces:
             raise _name_taken(request.name)
         token = self._spend(request)
+        if present is not None and token.replaces:
+            replaced(present)
         node = NodeRecord(
             name=request.name,
             role=token.role,
@@ -161,7 +189,7 @@ class Members:
             token_id=request.token_id,
         )
         try:
-            return self._replace(node) if request.replaces else self._add(node)
+            return self.change(node) if replaces else self._add(node)
         except WriteConflict as exc:
             self._give_back(request.token_id)
             raise _name_taken(request.name) from exc
@@ -233,7 +261,8 @@ class Members:
             self._catalog.put(node_key(node.name), node.to_json(), expected=ABSENT)
         return node
 
-    def _replace(self, node: NodeRecord) -> NodeRecord:
+    def change(self, node: NodeRecord) -> NodeRecord:
+        """Write a node's record in the place of the one it has, if any."""
         document = self._catalog.get(node_key(node.name))
         expected = ABSENT if document is None else document.revision
         with self._writing(node.name):

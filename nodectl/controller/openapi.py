@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nodectl.boot.model import BootOrder
 from nodectl.catalog.cloning import PartKind
 from nodectl.controller.policy import BOOTED, JOIN, POLICY
 from nodectl.trust.token import Role
@@ -323,6 +324,30 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             state=_STATE,
         ),
         answer=_NOTHING,
+    ),
+    ("GET", "/v1/netboot"): Operation(
+        summary="The machines that clone an image when they start next, or do so now.",
+        answer=_object(nodes=_list(_object(
+            node=_NAME, state={"const": "cloner"}, job=_COUNT, image=_NAME, generation=_COUNT,
+            at={"enum": ["waiting", "running"]},
+        ))),
+    ),
+    ("POST", "/v1/netboot"): Operation(
+        summary="Say what machines start: their own disks, or an installer that clones an image.",
+        body={"oneOf": [
+            _object(state={"const": "local"}, nodes=_list(_NAME, minItems=1, maxItems=20_000)),
+            _object(
+                {
+                    "generation": _COUNT_OR_NULL,
+                    "layout": {"type": "string", "maxLength": 262_144},
+                    "disklayout": {"type": "string", "maxLength": 63},
+                    "boot_order": {"enum": [each.value for each in BootOrder]},
+                },
+                state={"const": "cloner"}, image=_NAME,
+                nodes=_list(_NAME, minItems=1, maxItems=20_000),
+            ),
+        ]},
+        answer=_object(job=_COUNT_OR_NULL, nodes=_list(_NAME)),
     ),
     ("GET", "/v1/work"): Operation(
         summary="What the member has to do; waits for some.",

@@ -87,6 +87,8 @@ POLICY: Mapping[tuple[str, str], Rights] = {
     ("GET", "/v1/jobs/{job_id}"): Rights(_ALL, _OWN, _OWN),
     ("GET", "/v1/jobs/{job_id}/events"): Rights(_ALL, _OWN, _OWN),
     ("POST", "/v1/jobs/{job_id}/nodes/{node}"): Rights(_ALL, _OWN, _OWN),
+    ("GET", "/v1/netboot"): Rights(_ALL, _NONE, _NONE),
+    ("POST", "/v1/netboot"): Rights(_ALL, _NONE, _NONE),
     ("GET", "/v1/work"): Rights(_ALL, _ALL, _ALL),  # its own, by its own name
 }
 

@@ -11,12 +11,14 @@ import logging
 import random
 import ssl
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from nodectl.background import background
 from nodectl.catalog.model import Catalog
 from nodectl.controller.api import Clocks, ControlApi
 from nodectl.controller.audit import realm_audit
+from nodectl.controller.bootserver import BootServer
 from nodectl.controller.jobs import Patience
 from nodectl.door import DoorLimits
 from nodectl.errors import NodectlError
@@ -29,8 +31,17 @@ log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 1.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootWish:
+    """That machines may start from here."""
+
+    listen: Address  # plain HTTP
+    installers: Path  # the folder above those of the architectures
+    host: str  # under which machines reach this one
+
+
 @contextlib.asynccontextmanager
-async def control_server(
+async def control_server(  # noqa: PLR0913 - each has a default but the first three
     catalog: Catalog,
     realm_folder: Path,
     listen: Address,
@@ -38,8 +49,11 @@ async def control_server(
     clocks: Clocks | None = None,
     patience: Patience | None = None,
     door: DoorLimits | None = None,
+    boot: BootWish | None = None,
 ) -> AsyncIterator[Address]:
     """Serve the control API while the context lasts; yields the address with its real port.
+
+    With `boot` machines get their boot scripts and installers, too.
 
     Raises:
         NoRealm: this machine is no controller.
@@ -68,8 +82,32 @@ async def control_server(
             desk=api.polls,
         ) as address,  # fmt: skip
         background(api.watch_silence(), _watch_realm(realm_folder, use)),
+        _booting(api, boot, address.port, door),
     ):
         yield address
+
+
+@contextlib.asynccontextmanager
+async def _booting(
+    api: ControlApi, boot: BootWish | None, port: int, door: DoorLimits | None
+) -> AsyncIterator[None]:
+    """Let machines start from here while the context lasts, if that is wished."""
+    if boot is None:
+        yield
+        return
+    at: list[Address] = []  # where it listens, with its real port
+    server = BootServer(
+        api.netboot,
+        boot.installers,
+        urls=lambda: (Address(boot.host, port).url("https"),),
+        base=lambda: Address(boot.host, at[0].port).url("http"),
+        audit=api.audit,
+    )
+    what = "the boot service"
+    async with listening(server.application(), boot.listen, what=what, limits=door) as bound:
+        at.append(bound)
+        log.info("machines start from %s", Address(boot.host, bound.port).url("http"))
+        yield
 
 
 async def _watch_realm(folder: Path, use: Callable[[Realm], None]) -> None:

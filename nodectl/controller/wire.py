@@ -274,6 +274,8 @@ def parse_job(body: bytes) -> JobRequest:
         kind = JobKind(fields.text("kind"))
     except ValueError as exc:
         raise InvalidInput(f"job: {exc}") from exc
+    if kind is JobKind.CLONE:
+        raise InvalidInput("job: a clone is asked for with /v1/netboot")
     request = JobRequest(
         kind=_ordered_kind(kind),
         name=fields.name("name"),

@@ -32,6 +32,7 @@ from nodectl.ids import Root
 from nodectl.multicast.datagram import Session
 from nodectl.node.client import Assigned, ControlClient, Peer, Peers
 from nodectl.node.multicasting import MULTICAST_STEP, gathered, session_of
+from nodectl.node.ordered import check_order
 from nodectl.node.renew import renew
 from nodectl.node.report import Pace, Reporter
 from nodectl.node.restore import RestoreArgv, run_restore, target_of
@@ -39,7 +40,6 @@ from nodectl.node.retention import last_of_each
 from nodectl.node.state import HeldRoot, Membership, StateFolder
 from nodectl.store.lease import lease
 from nodectl.swarm.terms import Terms
-from nodectl.trust.order import Order, verify_order
 from nodectl.trust.publisher import trusted_keys
 from nodectl.trust.release import Release, verify_release
 
@@ -216,25 +216,7 @@ class Agent:
                 self._fetching.discard(assigned.job.root)
 
     def _check_order(self, assigned: Assigned) -> None:
-        """Refuse work that the controller of this realm did not order of this node, in time.
-
-        Raises:
-            OrderRefused: so it is.
-        """
-        job = assigned.job
-        expected = Order(
-            realm=self._membership.realm_id,
-            node=self._membership.node,
-            job_id=job.job_id,
-            task=assigned.work.task.value,
-            name=job.name,
-            generation=job.generation,
-            root=job.root.hex(),
-            options=dict(job.options),
-            expires=0,
-        )
-        keys = self._membership.job_keys
-        verify_order(assigned.order, expected, keys=keys, now=self._client.now_ms() / 1000)
+        check_order(self._membership, assigned, now=self._client.now_ms() / 1000)
 
     async def _seed(self, job: Job, observer: Observer) -> dict[str, Any]:
         held, _, _ = await self._held_root(job, observer)

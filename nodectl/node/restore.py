@@ -1,11 +1,5 @@
-"""A restore for a job, done by a child process of this same program.
+"""A restore for a job, done by a child process: `nodectl image restore`."""
 
-A process of its own: its memory goes back to the system, its crash is not ours, and root work has
-its own log. The child is `nodectl restore`; its progress lines come back as events, its result
-object is the receipt.
-"""
-
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,11 +7,8 @@ from typing import Any, Protocol
 from nodectl.catalog.records import Job
 from nodectl.errors import RestoreFailed
 from nodectl.events import Observer
-from nodectl.node.report import event_of
+from nodectl.node.child import run_child
 from nodectl.node.state import StateFolder
-from nodectl.run import run_lines
-
-_SAID = "nodectl: "  # how `cli/main.py` begins the sentence of an error
 
 
 class RestoreArgv(Protocol):
@@ -41,31 +32,8 @@ async def run_restore(
     Raises:
         RestoreFailed: the child's status is not 0.
     """
-    said: list[str] = []
-
-    def heard(line: str) -> None:
-        document = _object_of(line)
-        event = None if document is None else event_of(document)
-        if event is not None:
-            observer.on(event)
-        elif line:
-            said.append(line)
-            del said[:-20]
-
-    completed = await run_lines(argv_of(job, state), heard)
-    if completed.status != 0:
-        sentence = next((line for line in reversed(said) if line.startswith(_SAID)), "")
-        sentence = sentence.removeprefix(_SAID) or f"restore ended with status {completed.status}"
-        raise RestoreFailed(sentence, lines=tuple(said))
-    lines = completed.stdout.decode("utf-8", "replace").strip().splitlines()
-    return (_object_of(lines[-1]) if lines else None) or {}
-
-
-def _object_of(line: str) -> dict[str, Any] | None:
-    if not line.startswith("{"):
-        return None
-    try:
-        document = json.loads(line)
-    except ValueError:
-        return None
-    return document if isinstance(document, dict) else None
+    child = await run_child(argv_of(job, state), observer)
+    if child.status != 0:
+        sentence = child.sentence or f"restore ended with status {child.status}"
+        raise RestoreFailed(sentence, lines=child.lines)
+    return child.result

@@ -7,6 +7,7 @@
     roots.json       the roots that this node holds and serves, with their swarm keys
     seen.json        the highest generation seen of each release name
     cache/           may be deleted at any time
+    installers/      controller only: ARCHITECTURE/, what machines start that clone themselves
     serve.lock       locked (flock) by the one process that serves
 
 Folders have mode 0700 and files 0600. Every write replaces a whole file (`fsio.write_private`).
@@ -128,6 +129,7 @@ class StateFolder:
         self.membership_file = folder / "node.json"
         self.store = folder / "store"
         self.cache = folder / "cache"
+        self.installers = folder / "installers"
         self._roots = folder / "roots.json"
         self._seen = folder / "seen.json"
 

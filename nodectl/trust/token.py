@@ -82,6 +82,7 @@ class TokenRecord:
     expires: int  # seconds since 1970, controller's clock
     uses_left: int
     machine: Machine = ANY_MACHINE
+    replaces: bool = False  # a boot ticket: takes the place of the member of its name
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as a catalog document."""
@@ -92,6 +93,7 @@ class TokenRecord:
             "expires": self.expires,
             "uses_left": self.uses_left,
             "machine": list(self.machine),
+            "replaces": self.replaces,
         }
 
     @classmethod
@@ -163,7 +165,13 @@ def checked_mac(text: str) -> str:
 
 
 def record_of(
-    token: Token, *, role: Role, expires: int, uses: int, machine: Machine = ANY_MACHINE
+    token: Token,
+    *,
+    role: Role,
+    expires: int,
+    uses: int,
+    machine: Machine = ANY_MACHINE,
+    replaces: bool = False,
 ) -> TokenRecord:
     """Return what the controller keeps of a token that it issues."""
     return TokenRecord(
@@ -173,6 +181,7 @@ def record_of(
         expires=expires,
         uses_left=uses,
         machine=machine,
+        replaces=replaces,
     )
 
 
