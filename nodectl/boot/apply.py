@@ -6,7 +6,7 @@ again is always right.
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from nodectl.boot.initramfs import builtin_names
@@ -42,8 +42,18 @@ def apply_boot(
         BootFailed: something does not read back as it should.
         NotBootable, UnsafePath: the tree has links where folders belong.
     """
-    with entered(root, device=device, uuid=place.root_uuid) as inside, _opened(root) as root_fd:
-        for each in plan.steps:
+    with entered(root, device=device, uuid=place.root_uuid) as inside:
+        apply_steps(root, plan.steps, inside, observer)
+
+
+def apply_steps(root: Path, steps: Iterable[BootStep], inside: Inside, observer: Observer) -> None:
+    """Carry out steps in a tree that was entered.
+
+    Raises:
+        NodectlError: as `apply_boot`.
+    """
+    with _opened(root) as root_fd:
+        for each in steps:
             with step(observer, step_words(each)):
                 _apply(each, inside, root_fd)
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 FALLBACK_FOLDER = "EFI/BOOT"
-# Source: UEFI specification 2.10, table 3.2: what firmware starts where no entry leads on.
-FALLBACK_NAMES = {"x86_64": "BOOTX64.EFI", "aarch64": "BOOTAA64.EFI"}
+# Source: UEFI specification 2.10, table 3.2: what firmware of x86-64, the one that is known here,
+# starts where no entry leads on.
+FALLBACK_LOADER = "BOOTX64.EFI"
 
 
 class Firmware(StrEnum):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from nodectl.boot.model import (
     FALLBACK_FOLDER,
+    FALLBACK_LOADER,
     BootPlace,
     Family,
     Firmware,
@@ -103,7 +104,7 @@ def plan_boot(facts: TreeFacts, texts: TreeTexts, place: BootPlace) -> BootPlan:
     loader = uefi_loader(facts) if Firmware.UEFI in place.firmwares else None
     vendor = loader_folder(facts, texts.os_id, loader)
     file = f"EFI/{vendor}/{_loader_file(loader)}" if loader else ""
-    starts = (file, f"{FALLBACK_FOLDER}/BOOTX64.EFI")
+    starts = (file, f"{FALLBACK_FOLDER}/{FALLBACK_LOADER}")
     steps = (
         *_config(facts, texts, place),
         *_initramfs(facts, texts, place),
@@ -231,7 +232,7 @@ def _systemd_boot(mount: str) -> Iterator[BootStep]:
     source = "usr/lib/systemd/boot/efi/systemd-bootx64.efi"
     esp = _strip(mount)
     yield CopyLoader(source=source, target=f"{esp}/EFI/systemd/systemd-bootx64.efi")
-    yield CopyLoader(source=source, target=f"{esp}/{FALLBACK_FOLDER}/BOOTX64.EFI")
+    yield CopyLoader(source=source, target=f"{esp}/{FALLBACK_FOLDER}/{FALLBACK_LOADER}")
 
 
 def _copied_grub(place: BootPlace, mount: str, vendor: str) -> Iterator[BootStep]:
@@ -242,7 +243,7 @@ def _copied_grub(place: BootPlace, mount: str, vendor: str) -> Iterator[BootStep
         source = f"{first}/EFI/{vendor}/{name}"
         if esp != first:
             yield CopyLoader(source=source, target=f"{esp}/EFI/{vendor}/{name}")
-        fallback = "BOOTX64.EFI" if name == "shimx64.efi" else name
+        fallback = FALLBACK_LOADER if name == "shimx64.efi" else name
         yield CopyLoader(source=source, target=f"{esp}/{FALLBACK_FOLDER}/{fallback}")
     yield RemoveFile(path=f"{esp}/{FALLBACK_FOLDER}/fbx64.efi")
     folder = "/grub2" if place.boot_is_separate else "/boot/grub2"

@@ -60,11 +60,12 @@ def probe_texts(root: Path, facts: TreeFacts, drivers: frozenset[str]) -> TreeTe
     root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         paths = [GRUB_DEFAULTS, RESUME, MODULES, CMDLINE, *DEVICE_MAPS]
-        paths += [f"{ENTRIES}/{name}" for name in _listed(root_fd, ENTRIES)]
-        texts = {path: _text(root_fd, path) for path in paths}
-        release = _text(root_fd, "etc/os-release") or _text(root_fd, "usr/lib/os-release") or ""
+        texts = {path: boot_text(root_fd, path) for path in paths} | boot_entries(root_fd)
+        release = (
+            boot_text(root_fd, "etc/os-release") or boot_text(root_fd, "usr/lib/os-release") or ""
+        )
         missing = {version: _missing(root_fd, version, drivers) for version in facts.kernels}
-        machine_id = _text(root_fd, "etc/machine-id") or ""
+        machine_id = boot_text(root_fd, "etc/machine-id") or ""
     finally:
         os.close(root_fd)
     return TreeTexts(
@@ -75,7 +76,19 @@ def probe_texts(root: Path, facts: TreeFacts, drivers: frozenset[str]) -> TreeTe
     )
 
 
-def _text(root_fd: int, path: str) -> str | None:
+def boot_entries(root_fd: int) -> dict[str, str]:
+    """Return the entries of the Boot Loader Specification: path -> text."""
+    paths = [f"{ENTRIES}/{name}" for name in _listed(root_fd, ENTRIES)]
+    texts = ((path, boot_text(root_fd, path)) for path in paths)
+    return {path: text for path, text in texts if text is not None}
+
+
+def boot_text(root_fd: int, path: str) -> str | None:
+    """Return a text beneath the tree; None: it is not there.
+
+    Raises:
+        BootFailed: it is far too long for one.
+    """
     try:
         data = read_beneath(root_fd, path, limit=_TEXT_LIMIT)
     except ValueError as exc:
@@ -119,8 +132,8 @@ def _missing(root_fd: int, version: str, drivers: frozenset[str]) -> frozenset[s
 def _known_modules(root_fd: int, version: str) -> tuple[frozenset[str], frozenset[str]]:
     folder = f"usr/lib/modules/{version}"
     try:
-        builtin = builtin_names(_text(root_fd, f"{folder}/modules.builtin") or "")
-        listed = _text(root_fd, f"{folder}/modules.dep") or ""
+        builtin = builtin_names(boot_text(root_fd, f"{folder}/modules.builtin") or "")
+        listed = boot_text(root_fd, f"{folder}/modules.dep") or ""
     except FileNotFoundError:
         return frozenset(), frozenset()
     paths = (line.partition(":")[0] for line in listed.splitlines())

@@ -261,7 +261,8 @@ def restore(
 
     In place only what differs is written, and what the image does not have is removed
     (--keep-extra leaves it). Files that the image leaves out are left alone. Frames that this
-    machine does not have come from the swarm.
+    machine does not have come from the swarm. Where the tree is a clone that boots and its kernels
+    changed, its boot menu and initramfs are made anew.
 
     A block image is brought onto a file or device: blocks that are right are left alone, and what
     was written is read back. A device that is in use or too small is refused before the first
@@ -270,10 +271,12 @@ def restore(
     Exit codes: 10 no such target, 12 target full, 18 not confirmed, 20 a frame is missing,
     21 content is not what it should be, 27 something changes the target, 28 no such image,
     30 swarm stalled, 40-43 realm and controller, 51 device in use, 52 device too small, 55 what
-    was read back is wrong, 61 the target takes no writes.
+    was read back is wrong, 59 restored, but its boot menu could not follow, 61 the target takes no
+    writes.
     """
     from nodectl.content.restore import STEP, RestoreOptions
     from nodectl.events import step
+    from nodectl.node.boot_refresh import refresh_boot
 
     held = find_held(state, image, generation)
     if block.is_block(held):
@@ -286,6 +289,7 @@ def restore(
     options = RestoreOptions(keep_extra=keep_extra, deep=deep)
     with step(observer, STEP):
         done = found.restore_into(target, options, observer)
+    refresh_boot(target, observer)
     print(json.dumps(_restored_document(done)) if json_output else _restored_text(target, done))
 
 

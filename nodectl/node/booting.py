@@ -4,8 +4,9 @@ A layout with an EFI system partition boots by UEFI, one with a BIOS boot partit
 with both by both. One with neither is for data, or for machines that boot from the network.
 """
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -178,12 +179,22 @@ def make_bootable(root: Path, place: BootPlace, device: str, observer: Observer)
     mistakes = tree_mistakes(facts, place)
     if mistakes:
         raise NotBootable(f"the restored tree cannot boot: {'; '.join(mistakes)}")
-    before = _snapshot(root, place)
     plan = plan_boot(facts, probe_texts(root, facts, place.drivers), place)
-    apply_boot(root, plan, place, device, observer)
-    after = _snapshot(root, place)
-    _record_own(root, {path for path, seen in after.items() if before.get(path) != seen})
+    with recording_own(root, esps=place.esp_mounts):
+        apply_boot(root, plan, place, device, observer)
     return plan
+
+
+@contextlib.contextmanager
+def recording_own(root: Path, *, esps: Iterable[str] = ("/boot/efi", "/efi")) -> Iterator[None]:
+    """Record as the node's own what changes meanwhile, where programs of boot write.
+
+    What stands on an ESP is nobody's: no image brings it.
+    """
+    before = _snapshot(root, esps)
+    yield
+    after = _snapshot(root, esps)
+    _record_own(root, {path for path, seen in after.items() if before.get(path) != seen})
 
 
 def place_telling(
@@ -203,9 +214,9 @@ def place_telling(
     return placed
 
 
-def _snapshot(root: Path, place: BootPlace) -> dict[str, tuple[int, int, int]]:
+def _snapshot(root: Path, mounts: Iterable[str]) -> dict[str, tuple[int, int, int]]:
     """Return what tells whether a file was changed, for each where boot programs write."""
-    esps = {str(root / esp.mount.strip("/")) for esp in place.esps}
+    esps = {str(root / mount.strip("/")) for mount in mounts}
     seen = {}
     for top in _WATCHED:
         for folder, folders, files in os.walk(root / top):

@@ -12,7 +12,7 @@ from typing import Any
 
 from nodectl.boot.efivars import is_uefi
 from nodectl.boot.entries import WantedEntry
-from nodectl.boot.model import FALLBACK_FOLDER, BootOrder
+from nodectl.boot.model import FALLBACK_FOLDER, FALLBACK_LOADER, BootOrder
 from nodectl.boot.nvram import apply_entries, entry_words, look_at_entries
 from nodectl.disk.kinds import TableKind, type_code
 from nodectl.errors import BootFailed, FirmwareRefused, NeedsRoot
@@ -20,7 +20,6 @@ from nodectl.fsio import write_atomic
 from nodectl.run import run
 
 _ESP = type_code("esp", TableKind.GPT)
-_FALLBACK = "BOOTX64.EFI"
 # In each folder below EFI, the first that is there is what the firmware should start.
 _LOADERS = ("shimx64.efi", "grubx64.efi", "systemd-bootx64.efi")
 # What a shim starts, and what that reads, from the folder that it stands in itself.
@@ -156,9 +155,9 @@ def _os_ids() -> set[str]:
 def _fallback(esp: Path, loader: Path) -> Iterator[tuple[Path, Path]]:
     """Yield what must be copied so that firmware without entries starts the system."""
     folder = esp / FALLBACK_FOLDER
-    if (folder / _FALLBACK).is_file() and (folder / _FALLBACK).stat().st_size:
+    if (folder / FALLBACK_LOADER).is_file() and (folder / FALLBACK_LOADER).stat().st_size:
         return
-    yield loader, folder / _FALLBACK
+    yield loader, folder / FALLBACK_LOADER
     if loader.name == _LOADERS[0]:
         for name in _COMPANIONS:
             if (loader.parent / name).is_file():

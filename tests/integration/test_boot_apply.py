@@ -23,6 +23,7 @@ from nodectl.boot.inside import entered
 from nodectl.content.own_files import OWN_FILES
 from nodectl.errors import BootFailed, CommandFailed, NodectlError, NotBootable, UnsafePath
 from nodectl.events import NullObserver
+from nodectl.node import boot_refresh
 from nodectl.node.booting import make_bootable
 
 pytestmark = pytest.mark.root
@@ -236,3 +237,60 @@ def test_an_esp_that_got_no_loader_is_noticed(tree: Path) -> None:
     )  # fmt: skip
     with pytest.raises(BootFailed, match=r"boot/efi2/EFI/debian/shimx64\.efi"):
         check_boot(tree, plan, place)
+
+
+# --- a restore in place brings another kernel ----------------------------------------------------
+
+NEXT = "6.1.0-next"
+
+
+def restored_with_another_kernel(tree: Path) -> None:
+    """Do what a restore in place does to a clone: own files stay, the rest follows the image."""
+    boot(tree)
+    (tree / f"boot/vmlinuz-{KERNEL}").unlink()
+    (tree / f"boot/vmlinuz-{NEXT}").write_text("kernel")
+    (tree / f"usr/lib/modules/{KERNEL}").rename(tree / f"usr/lib/modules/{NEXT}")
+    for name in ("update-initramfs", "grub-mkconfig"):
+        script(tree, name, SCRIPTS[name].replace(KERNEL, NEXT))
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boot_refresh, "_filesystem", lambda _root: ("/dev/null", "root-uuid"))
+
+
+@pytest.mark.usefixtures("here")
+def test_the_menu_follows_a_restore_in_place(tree: Path) -> None:
+    restored_with_another_kernel(tree)
+    assert boot_refresh.refresh_boot(tree, NullObserver()) == 3
+    assert NEXT in (tree / "boot/grub/grub.cfg").read_text()
+    assert (tree / f"boot/initrd.img-{NEXT}").exists()
+    assert not (tree / f"boot/initrd.img-{KERNEL}").exists()
+    assert f"boot/initrd.img-{NEXT}" in (tree / OWN_FILES).read_text().splitlines()
+    assert boot_refresh.refresh_boot(tree, NullObserver()) == 0
+    assert mounts(tree) == []
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("grub-mkconfig", "true", "the menu does not have kernel 6.1.0-next"),
+        ("grub-mkconfig", "exit 4", "status 4"),
+        ("update-initramfs", "true", "kernel 6.1.0-next has no initramfs"),
+    ],
+)
+def test_a_menu_that_could_not_follow_is_said(tree: Path, name: str, text: str, said: str) -> None:
+    restored_with_another_kernel(tree)
+    script(tree, name, text)
+    with pytest.raises(BootFailed, match=said) as caught:
+        boot_refresh.refresh_boot(tree, NullObserver())
+    assert "was restored, but what boots" in str(caught.value)
+    script(tree, name, SCRIPTS[name].replace(KERNEL, NEXT))
+    boot_refresh.refresh_boot(tree, NullObserver())
+    assert NEXT in (tree / "boot/grub/grub.cfg").read_text()
+
+
+def test_a_tree_that_no_clone_made_is_left_alone(tree: Path) -> None:
+    (tree / "boot/grub/grub.cfg").write_text("linux /boot/vmlinuz-0 root=/dev/sda1")
+    assert boot_refresh.refresh_boot(tree, NullObserver()) == 0
