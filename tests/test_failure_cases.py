@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 from failure_cases import GROUPS, Case
+from failure_cases_nodes import NODES
 
 TESTS = Path(__file__).parent
-CASES = [case for group in GROUPS for case in group]
+CASES = [case for group in (*GROUPS, *NODES) for case in group]
 
 
 @functools.cache
