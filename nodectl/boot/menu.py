@@ -9,7 +9,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from nodectl.boot.model import Family
-from nodectl.boot.plan import INITRAMFS_TIMEOUT_S, LOADER_TIMEOUT_S, BootStep, RemoveFile, RunInside
+from nodectl.boot.plan import (
+    INITRAMFS_TIMEOUT_S,
+    LOADER_TIMEOUT_S,
+    BootStep,
+    RemoveFile,
+    RunInside,
+    run_dracut,
+)
 
 MENUS = {Family.DEBIAN: "boot/grub/grub.cfg", Family.RHEL: "boot/grub2/grub.cfg"}
 _IN_MENU = re.compile(r"^\s*linux\S*\s+\S*/vmlinu[xz]-(\S+)", re.MULTILINE)
@@ -68,10 +75,10 @@ def _initramfs(facts: MenuFacts, versions: frozenset[str]) -> Iterator[BootStep]
     for version in sorted(versions):
         if facts.family is Family.DEBIAN:
             flag = "-u" if version in facts.initramfs else "-c"
-            argv: tuple[str, ...] = ("update-initramfs", flag, "-k", version)
+            argv = ("update-initramfs", flag, "-k", version)
+            yield RunInside(argv=argv, timeout=INITRAMFS_TIMEOUT_S)
         else:
-            argv = ("dracut", "--force", "--kver", version, f"/boot/initramfs-{version}.img")
-        yield RunInside(argv=argv, timeout=INITRAMFS_TIMEOUT_S)
+            yield run_dracut(version)
 
 
 def _menu(facts: MenuFacts, new: frozenset[str], gone: frozenset[str]) -> Iterator[BootStep]:

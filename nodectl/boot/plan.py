@@ -190,8 +190,16 @@ def _initramfs(facts: TreeFacts, texts: TreeTexts, place: BootPlace) -> Iterator
             text = f'{_HEADER}hostonly="no"\nadd_drivers+=" {drivers} "\n'
             yield WriteText(path=DRACUT_CONF, text=text)
         for version in facts.kernels:
-            argv = ("dracut", "--force", "--kver", version, f"/boot/initramfs-{version}.img")
-            yield RunInside(argv=argv, timeout=INITRAMFS_TIMEOUT_S)
+            yield run_dracut(version)
+
+
+def run_dracut(version: str) -> RunInside:
+    """Return the step that makes a kernel's initramfs by dracut.
+
+    Not for the host that it runs on: that is the machine on which the clone is made.
+    """
+    words = ("dracut", "--force", "--no-hostonly", "--kver", version)
+    return RunInside(argv=(*words, f"/boot/initramfs-{version}.img"), timeout=INITRAMFS_TIMEOUT_S)
 
 
 def _debian_initramfs(
@@ -288,12 +296,14 @@ def _entries(facts: TreeFacts, texts: TreeTexts, place: BootPlace) -> Iterator[B
 def _systemd_entries(facts: TreeFacts, texts: TreeTexts, place: BootPlace) -> Iterator[BootStep]:
     """Copy each kernel to the ESP and write its entry (Boot Loader Specification, type 1)."""
     esp = _strip(place.esps[0].mount)
+    is_rhel = facts.family is Family.RHEL
     old = texts.files.get(CMDLINE, "").split()
     options = _options(facts, old or ["ro", "quiet"], place)
     for version in facts.kernels:
         folder = f"{texts.machine_id}/{version}"
-        for name, source in (("linux", "vmlinuz"), ("initrd", "initrd.img")):
-            yield CopyLoader(source=f"boot/{source}-{version}", target=f"{esp}/{folder}/{name}")
+        initramfs = f"initramfs-{version}.img" if is_rhel else f"initrd.img-{version}"
+        for name, source in (("linux", f"vmlinuz-{version}"), ("initrd", initramfs)):
+            yield CopyLoader(source=f"boot/{source}", target=f"{esp}/{folder}/{name}")
         lines = (
             f"title {texts.os_id}",
             f"version {version}",

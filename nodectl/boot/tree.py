@@ -101,7 +101,9 @@ def uefi_loader(facts: TreeFacts) -> Loader | None:
     """Return what UEFI firmware will start from this tree; None: there is nothing."""
     if facts.family is Family.RHEL:
         # An unsigned GRUB made by grub2-install would not start with Secure Boot on.
-        return Loader.SHIM_GRUB if facts.esp_vendors else None
+        if facts.esp_vendors:
+            return Loader.SHIM_GRUB
+        return Loader.SYSTEMD_BOOT if facts.has_systemd_boot else None
     if "grub-install" in facts.programs and "x86_64-efi" in facts.grub_platforms:
         signed = facts.has_signed_shim and facts.has_signed_grub
         return Loader.SHIM_GRUB if signed else Loader.GRUB

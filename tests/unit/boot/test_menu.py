@@ -75,7 +75,14 @@ def test_entries_of_a_rhel_tree_follow() -> None:
         own=frozenset({"boot/grub2/grub.cfg", old}),
     )  # fmt: skip
     assert commands(facts) == [
-        ("dracut", "--force", "--kver", "5.14.0-2.el9", "/boot/initramfs-5.14.0-2.el9.img"),
+        (
+            "dracut",
+            "--force",
+            "--no-hostonly",
+            "--kver",
+            "5.14.0-2.el9",
+            "/boot/initramfs-5.14.0-2.el9.img",
+        ),
         ("rm", old),
         ("kernel-install", "add", "5.14.0-2.el9", "/lib/modules/5.14.0-2.el9/vmlinuz"),
         ("env", "GRUB_DISABLE_OS_PROBER=true", "grub2-mkconfig", "--output=/boot/grub2/grub.cfg"),

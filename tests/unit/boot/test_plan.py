@@ -14,13 +14,14 @@ from nodectl.boot.plan import (
     WriteText,
     plan_boot,
 )
-from nodectl.boot.tree import tree_facts
+from nodectl.boot.tree import tree_facts, tree_mistakes
 
 ID = "0123456789abcdef0123456789abcdef"
 OTHER = "f" * 32
 TEXTS = TreeTexts(os_id="debian", machine_id=ID, files={}, missing_drivers={})
 WHERE = "--efi-directory=/boot/efi --bootloader-id=debian"
 FLAGS = "--no-nvram --recheck --no-floppy --force-extra-removable"
+DRACUT = f"dracut --force --no-hostonly --kver {EL} /boot/initramfs-{EL}.img"
 DEB, ROCKY = tree_facts(DEBIAN), tree_facts(RHEL)
 
 
@@ -170,7 +171,44 @@ def test_rhel_a_missing_driver_ends_hostonly() -> None:
     steps = plan_boot(ROCKY, lacking, PLACE).steps
     assert isinstance(steps[0], WriteText)
     assert 'hostonly="no"\nadd_drivers+=" nvme "\n' in steps[0].text
-    assert commands(ROCKY, lacking)[0] == f"dracut --force --kver {EL} /boot/initramfs-{EL}.img"
+    assert commands(ROCKY, lacking)[0] == DRACUT
+
+
+@pytest.mark.parametrize("stack", ["md", "lvm", "luks"])
+def test_rhel_a_root_on_something_gets_an_initramfs_for_every_machine(stack: str) -> None:
+    place = replace(PLACE, stack=frozenset({stack}))
+    assert commands(ROCKY, place=place)[0] == DRACUT
+
+
+def test_rhel_a_separate_boot_is_what_the_loader_looks_for() -> None:
+    place = replace(PLACE, boot_is_separate=True, boot_uuid="boot-uuid")
+    steps = plan_boot(ROCKY, TEXTS, place).steps
+    (config,) = [each.text for each in steps if isinstance(each, WriteText)
+                 and each.path == "boot/efi/EFI/rocky/grub.cfg"]  # fmt: skip
+    assert "search.fs_uuid boot-uuid root" in config
+    assert "set prefix=($root)'/grub2'" in config
+
+
+def test_rhel_the_second_esp_gets_the_signed_files_of_the_first() -> None:
+    second = replace(ESP, disk="/dev/sdb", mount="/boot/efi2")
+    plan = plan_boot(ROCKY, TEXTS, replace(PLACE, esps=(ESP, second)))
+    copies = {each.target: each.source for each in plan.steps if isinstance(each, CopyLoader)}
+    first = "boot/efi/EFI/rocky"
+    assert copies["boot/efi2/EFI/rocky/shimx64.efi"] == f"{first}/shimx64.efi"
+    assert copies["boot/efi2/EFI/BOOT/BOOTX64.EFI"] == f"{first}/shimx64.efi"
+    assert copies["boot/efi2/EFI/BOOT/grubx64.efi"] == f"{first}/grubx64.efi"
+    assert RemoveFile(path="boot/efi2/EFI/BOOT/fbx64.efi") in plan.steps
+
+
+def test_dracut_and_systemd_boot_go_together() -> None:
+    paths = [path for path in RHEL if "boot/efi" not in path and "grub" not in path]
+    facts = tree_facts([*paths, "usr/lib/systemd/boot/efi/systemd-bootx64.efi"])
+    place = replace(PLACE, bios_disks=())
+    assert tree_mistakes(facts, place) == ()
+    plan = plan_boot(facts, replace(TEXTS, os_id="fedora"), place)
+    copies = {each.target: each.source for each in plan.steps if isinstance(each, CopyLoader)}
+    assert copies[f"boot/efi/{ID}/{EL}/linux"] == f"boot/vmlinuz-{EL}"
+    assert copies[f"boot/efi/{ID}/{EL}/initrd"] == f"boot/initramfs-{EL}.img"
 
 
 def test_systemd_boot_gets_kernels_and_entries_on_the_esp() -> None:
