@@ -45,7 +45,7 @@ _BULK = (
 )
 # An update of the usual size: interpreters, headers, libraries, a server or two.
 _UPGRADED = (
-    "postgresql-client-15 libpq5 perl perl-base libperl5.36 perl-modules-5.36 python3.11 "
+    "apt libapt-pkg6.0 perl perl-base libperl5.36 perl-modules-5.36 python3.11 "
     "python3.11-dev python3.11-minimal libpython3.11 libpython3.11-dev libpython3.11-stdlib "
     "libpython3.11-minimal libssl3 openssl linux-libc-dev linux-kbuild-6.1 "
     "linux-compiler-gcc-12-x86 libgs10 libgs10-common libgs-common ghostscript dovecot-core mutt "

@@ -52,7 +52,6 @@ STEP = "restore"
 CHECK_STEP = "read back"
 _FICLONE = 0x40049409  # ioctl_ficlone(2)
 _BLKDISCARD = 0x1277  # linux/fs.h
-_BAD_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

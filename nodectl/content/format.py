@@ -191,11 +191,6 @@ class _Cursor:
             raise ContentInvalid("a part of a manifest is too long")
 
 
-def decode_part(data: bytes) -> list[Entry]:
-    """Return the entries of a part; see `decode_columns`."""
-    return decode_columns(data).entries()
-
-
 def decode_columns(data: bytes, *, checked: bool = False) -> Columns:
     """Return the rows of a part; each is checked by itself, their order by `TreeOrder`.
 

@@ -13,7 +13,6 @@ memory that a node may use.
 """
 
 from array import array
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import overload
 
@@ -89,10 +88,6 @@ class SpanTable(Sequence[Span]):
         """Return the numbers of the frames of span `index`."""
         last = index + 1 == len(self)
         return range(self._starts[index], len(self.row) if last else self._starts[index + 1])
-
-    def span_of(self, number: int) -> int:
-        """Return the span that holds frame `number`."""
-        return bisect_right(self._starts, number) - 1
 
     def __len__(self) -> int:
         return len(self._starts)

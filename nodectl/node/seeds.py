@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nodectl.content.beneath import Beneath
 from nodectl.content.block import BlockManifest
-from nodectl.content.frame import LEVEL_BEST, LEVEL_FAST, FrameCodec, FrameRef
+from nodectl.content.frame import LEVEL_BEST, LEVEL_FAST, FrameCodec, FrameRef, realm_tag
 from nodectl.content.manifest import Entry, Kind, record_places
 from nodectl.content.opening import Manifest
 from nodectl.content.stored_manifest import stored
@@ -47,7 +47,7 @@ def take_seed(
         FrameMissing, ContentInvalid: of the manifest, whose parts must be here.
         NoSpace: the store is full.
     """
-    resealer = _Resealer(keys, stopped)
+    resealer = _Resealer(_keys_of(manifest, keys), stopped)
     if isinstance(manifest, TreeManifest):
         found = _from_tree(manifest, store, seed, resealer)
     else:
@@ -58,6 +58,12 @@ def take_seed(
         taken += sum(sealed_len[one] for one in store.missing(sealed_len))
         store.put_many(frames)
     return taken
+
+
+def _keys_of(manifest: Manifest, keys: ContentKeys) -> ContentKeys:
+    """Return the keys that the image was sealed with: the realm's, or some that were before."""
+    tag = manifest.block.realm_tag
+    return next((one for one in keys.older if realm_tag(one) == tag), keys)
 
 
 def _from_image(

@@ -111,16 +111,23 @@ def collect(store: DiskStore, live: Live, options: GcOptions) -> GcReport:
         NodectlError: what `live` raises: then nothing was deleted.
     """
     with _alone(store.folder):
-        store.index.check()
         damaged: list[PackedFrame] = []
         before = _file_bytes(store)
         swept = 0
         # Of a run that ended while works were running, or was killed.
-        waits = _waits(store) if store.index.condemned() else ()
-        if not waits:
+        condemned = bool(store.index.condemned())
+        left = condemned or bool(_noted(store, "packs"))
+        # Nothing is deleted on the word of a damaged index. To find it sound takes about as long as
+        # to mark (4 s for a million frames), so only a run that deletes something does it.
+        if left:
+            store.index.check()
+        waits = _waits(store) if condemned else ()
+        if left and not waits:
             swept += _sweep(store, live, damaged)
         plan, dead = _planned(store, live, options)
-        if not waits:
+        if plan.packs and not waits:
+            if not left:
+                store.index.check()
             store.index.condemn(dead)
             store.index.write_note("packs", json.dumps(plan.packs))
             waits = _waits(store)

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from nodectl.content.block_format import BlockChunk, decode_block_part, encode_block_part
 from nodectl.content.format import (
+    decode_columns,
     decode_head,
-    decode_part,
     decode_root_block,
     encode_head,
     encode_part,
@@ -71,12 +71,12 @@ def _root_block(data: bytes) -> None:
 def _part(data: bytes) -> None:
     """A part of a tree: parsed, put into order, and written again."""
     with contextlib.suppress(NodectlError):
-        entries = decode_part(data)
+        entries = decode_columns(data).entries()
         order = TreeOrder()
         for entry in entries:
             order.add(entry)
         order.end_file()
-        assert decode_part(encode_part(entries)) == entries
+        assert decode_columns(encode_part(entries)).entries() == entries
 
 
 def _block_part(data: bytes) -> None:

@@ -14,8 +14,8 @@ from strategies import extents, reference, trees
 from nodectl.content import manifest as manifest_module
 from nodectl.content import tree as tree_module
 from nodectl.content.format import (
+    decode_columns,
     decode_head,
-    decode_part,
     decode_root_block,
     encode_head,
     encode_part,
@@ -81,8 +81,8 @@ def _in_order(entries: list[Entry]) -> bool:
 @given(trees())
 def test_a_part_holds_what_was_put_in(entries: list[Entry]) -> None:
     data = encode_part(entries)
-    assert decode_part(data) == entries
-    assert encode_part(decode_part(data)) == data
+    assert decode_columns(data).entries() == entries
+    assert encode_part(decode_columns(data).entries()) == data
     assert len(data) <= 28 + sum(map(record_bytes, entries)) + 2 * len(
         entries
     )  # see PART_WEIGHT_MAX
@@ -123,7 +123,7 @@ def test_split_records_join_back(
     with small_records(data.draw(st.integers(1, 7))):
         records = list(split_records(file))
         assert _in_order([Entry(b"", Kind.DIRECTORY), *records])
-        assert decode_part(encode_part(records)) == records
+        assert decode_columns(encode_part(records)).entries() == records
         if not ranges:  # where a sparse file lacks a record, a hole might stand
             for gone in range(len(records)):
                 rest = [*records[:gone], *records[gone + 1 :]]
@@ -152,7 +152,7 @@ def test_a_changed_byte_of_a_part_changes_it_or_is_refused(
     bad[data.draw(st.integers(0, len(bad) - 1))] ^= data.draw(st.integers(1, 255))
     with _little_memory():
         try:
-            decoded = decode_part(bytes(bad))
+            decoded = decode_columns(bytes(bad)).entries()
         except ContentInvalid:
             return
     assert decoded != entries
@@ -163,9 +163,9 @@ def test_every_cut_and_every_longer_part_is_refused(entries: list[Entry]) -> Non
     good = encode_part(entries)
     for length in range(len(good)):
         with pytest.raises(ContentInvalid):
-            decode_part(good[:length])
+            decode_columns(good[:length]).entries()
     with pytest.raises(ContentInvalid):
-        decode_part(good + b"\0")
+        decode_columns(good + b"\0").entries()
 
 
 @contextlib.contextmanager
@@ -194,16 +194,16 @@ def test_counts_that_lie_are_refused_before_anything_is_made(
     for at in data.draw(st.sets(st.sampled_from(counts), min_size=1, max_size=4)):
         struct.pack_into("<I", good, at, lie)
     with _little_memory(), pytest.raises(ContentInvalid):
-        decode_part(bytes(good))
+        decode_columns(bytes(good)).entries()
 
 
 @settings(deadline=None, max_examples=300)
 @given(st.binary(max_size=400))
 def test_bytes_of_any_kind_are_refused(data: bytes) -> None:
-    for read in (decode_part, decode_root_block, decode_head):
+    for read in (decode_columns, decode_root_block, decode_head):
         with contextlib.suppress(ContentInvalid):
             read(data)
-    for magic, read in ((b"NCPT", decode_part), (b"NCRT\x01\x01\x01\0", decode_root_block)):
+    for magic, read in ((b"NCPT", decode_columns), (b"NCRT\x01\x01\x01\0", decode_root_block)):
         with contextlib.suppress(ContentInvalid):
             read(magic + data)
 

@@ -8,8 +8,8 @@ import pytest
 from strategies import reference
 
 from nodectl.content.format import (
+    decode_columns,
     decode_head,
-    decode_part,
     decode_root_block,
     encode_head,
     encode_part,
@@ -62,7 +62,7 @@ def test_impossible_lengths_of_frames_are_refused(plain_len: int, sealed_len: in
     with pytest.raises(ContentInvalid, match="impossible length"):
         decode_root_block(encode_root_block(BLOCK._replace(parts=(ref,))))
     with pytest.raises(ContentInvalid, match="impossible length"):
-        decode_part(encode_part([Entry(b"f", Kind.FILE, size=plain_len, chunks=(ref,))]))
+        decode_columns(encode_part([Entry(b"f", Kind.FILE, size=plain_len, chunks=(ref,))]))
 
 
 def part(entries: list[Entry], **counts: int) -> bytearray:
@@ -83,7 +83,7 @@ def test_counts_that_lie_are_refused(name: str, value: int) -> None:
     if encode_part(ONE) == part(ONE, **{name: value}):
         value += 5
     with pytest.raises(ContentInvalid):
-        decode_part(bytes(part(ONE, **{name: value})))
+        decode_columns(bytes(part(ONE, **{name: value})))
 
 
 def test_the_columns_must_fit_each_other() -> None:
@@ -98,12 +98,12 @@ def test_the_columns_must_fit_each_other() -> None:
     ):
         assert old in good
         with pytest.raises(ContentInvalid):
-            decode_part(good.replace(old, new))
+            decode_columns(good.replace(old, new))
     kind = good.index(bytes([Kind.SYMLINK]), 28)
     with pytest.raises(ContentInvalid):
-        decode_part(good[:kind] + bytes([Kind.FIFO]) + good[kind + 1 :])
+        decode_columns(good[:kind] + bytes([Kind.FIFO]) + good[kind + 1 :])
     with pytest.raises(ContentInvalid):
-        decode_part(b"XXXX" + good[4:])
+        decode_columns(b"XXXX" + good[4:])
 
 
 def test_a_set_of_attributes_that_is_not_there_is_refused() -> None:
@@ -111,22 +111,22 @@ def test_a_set_of_attributes_that_is_not_there_is_refused() -> None:
     number = 28 + 1 + 2 + 4 + 4 + 8 + 8 + 4 + 4
     assert data[number : number + 4] == b"\1\0\0\0"
     with pytest.raises(ContentInvalid, match="fit"):
-        decode_part(data[:number] + b"\2\0\0\0" + data[number + 4 :])
+        decode_columns(data[:number] + b"\2\0\0\0" + data[number + 4 :])
 
 
 def test_an_empty_set_and_an_empty_name_are_refused() -> None:
     head = part([Entry(b"a", Kind.FIFO)], sets=1)
     for tail in (b"\0\0", b"\1\0" + b"\0\0" + b"\0\0\0\0"):
         with pytest.raises(ContentInvalid, match="attributes"):
-            decode_part(bytes(head) + tail)
+            decode_columns(bytes(head) + tail)
 
 
 @pytest.mark.parametrize("field", ["uid", "gid"])
 def test_the_owner_that_means_no_owner_is_refused(field: str) -> None:
     entry = Entry(b"a", Kind.FIFO)
-    assert decode_part(encode_part([entry._replace(**{field: 0xFFFFFFFE})]))
+    assert decode_columns(encode_part([entry._replace(**{field: 0xFFFFFFFE})])).entries()
     with pytest.raises(ContentInvalid, match="owner"):
-        decode_part(encode_part([entry._replace(**{field: 0xFFFFFFFF})]))
+        decode_columns(encode_part([entry._replace(**{field: 0xFFFFFFFF})]))
 
 
 def test_equal_attributes_stand_once() -> None:
@@ -134,7 +134,7 @@ def test_equal_attributes_stand_once() -> None:
     entries = [Entry(b"%03d" % n, Kind.FIFO, xattrs=xattrs) for n in range(100)]
     data = encode_part(entries)
     assert len(data) < 10_000
-    assert decode_part(data) == entries
+    assert decode_columns(data).entries() == entries
 
 
 HEADS = [

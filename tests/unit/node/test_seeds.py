@@ -3,6 +3,7 @@
 import os
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,16 @@ def test_an_equal_disk_gives_all_whichever_level_it_was_captured_with(
     lacking = _lacking(manifest, store)
     assert take_seed(manifest, store, disk, KEYS) == lacking > 0
     assert _lacking(manifest, store) == 0
+
+
+def test_an_image_from_before_the_keys_changed_is_found_with_the_keys_of_then(
+    lab: ContentLab, tree: Path
+) -> None:
+    manifest, store = _bare(lab, lab.capture(tree).root)
+    lacking = _lacking(manifest, store)
+    today = replace(RealmKey(secret=b"n" * 32).content_keys(), older=(KEYS,))
+    assert take_seed(manifest, store, tree, replace(today, older=())) == 0
+    assert take_seed(manifest, store, tree, today) == lacking > 0
 
 
 def test_what_changed_is_left_out(lab: ContentLab, tree: Path) -> None:
