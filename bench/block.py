@@ -43,8 +43,10 @@ def nodectl(state: Path, *words: str) -> dict[str, Any]:
         [sys.executable, "-m", "nodectl", *words, "--json"],
         env={**os.environ, "NODECTL_STATE": str(state), "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
-        check=True,
+        check=False,
     )
+    if done.returncode:
+        raise SystemExit(f"nodectl {' '.join(words)}: {done.stderr.decode()[-2000:]}")
     lines = done.stdout.splitlines()
     return json.loads(lines[-1]) if lines else {}
 
@@ -104,6 +106,7 @@ def fill(path: Path, size: int) -> None:
     files = sorted(p for p in Path("/usr").rglob("*") if p.is_file() and not p.is_symlink())
     rng.shuffle(files)
     with path.open("wb") as out:
+        out.write(rng.randbytes(4096))  # or the first file says what kind of file this is
         for file in itertools.cycle(files):
             data = file.read_bytes()
             out.write(data + rng.randbytes(-len(data) % 4096))  # no zeros: all of it counts
