@@ -367,3 +367,9 @@ class NetbootRefused(NodectlError):
     """A machine cannot be netbooted as asked; nothing was armed."""
 
     exit_code = 93
+
+
+class PowerFailed(NodectlError):
+    """A machine's power could not be switched, or asked for; the others' were."""
+
+    exit_code = 94

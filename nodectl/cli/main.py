@@ -28,6 +28,7 @@ from nodectl.cli import (
     job,
     netboot,
     node,
+    power,
     publisher,
     realm,
     realm_keys,
@@ -62,8 +63,8 @@ app = typer.Typer(
 
 for module in (
     demo, realm, realm_keys, token, serve, service, node, inventory, image, publisher, job, swarm,
-    clone, cloner, cloner_image, cloner_parts, efiboot, installer, netboot, disk, store, bench,
-    audit, version,
+    clone, power, cloner, cloner_image, cloner_parts, efiboot, installer, netboot, disk, store,
+    bench, audit, version,
 ):  # fmt: skip
     module.register(app)
 
