@@ -123,7 +123,7 @@ class BlockNode:
     serial: str = ""
     dm_name: str = ""
     dm_uuid: str = ""  # such as LVM-..., CRYPT-LUKS2-..., mpath-..., part1-mpath-...
-    md_level: str = ""
+    md_level: str = ""  # "inactive" for an array that does not run
 
     @property
     def path(self) -> str:

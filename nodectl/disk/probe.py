@@ -28,11 +28,11 @@ from nodectl.disk.facts import (
     Use,
     UseKind,
 )
+from nodectl.disk.sysfs import read_blocks, read_links
 from nodectl.disk.volumes import DiskMatch
 from nodectl.errors import DiskMissing, PathUnreadable
 from nodectl.run import run
 
-_SYS = Path("/sys/class/block")
 _EFI = Path("/sys/firmware/efi")
 _COLUMNS = (
     "NAME,KNAME,MAJ:MIN,TYPE,SIZE,RO,RM,SERIAL,WWN,MODEL,VENDOR,TRAN,LOG-SEC,PHY-SEC,ROTA,HCTL"
@@ -51,11 +51,11 @@ def probe_machine() -> MachineFacts:
     What stands on them is not looked at.
     """
     lsblk = run(["lsblk", "--json", "--bytes", "--output", _COLUMNS])
-    blocks = _read_blocks()
+    blocks = read_blocks()
     mounts = parse_mounts(Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape"))
     swaps = parse_swaps(Path("/proc/swaps").read_text("utf-8", "surrogateescape"))
     return MachineFacts(
-        disks=parse_disks(json.loads(lsblk.stdout or b"{}"), blocks, mounts, swaps, _read_links()),
+        disks=parse_disks(json.loads(lsblk.stdout or b"{}"), blocks, mounts, swaps, read_links()),
         blocks=blocks,
         mounts=mounts,
         swaps=swaps,
@@ -388,62 +388,3 @@ def _family(disk: str, blocks: Sequence[BlockNode]) -> list[BlockNode]:
         waiting += [block.name for block in blocks if block.parent == name]
         waiting += _holders(by_name[name], blocks)
     return [by_name[name] for name in names]
-
-
-def _read_links() -> dict[str, list[str]]:
-    links: dict[str, list[str]] = {}
-    for link in Path("/dev/disk").glob("by-*/*"):
-        links.setdefault(os.path.realpath(link), []).append(str(link))
-    return links
-
-
-def _read_blocks() -> tuple[BlockNode, ...]:
-    return tuple(_read_block(folder) for folder in sorted(_SYS.iterdir()))
-
-
-def _read_block(folder: Path) -> BlockNode:
-    is_partition = (folder / "partition").exists()
-    holders = folder / "holders"
-    return BlockNode(
-        name=folder.name,
-        device=_line(folder / "dev"),
-        parent=folder.resolve().parent.name if is_partition else "",
-        holders=tuple(sorted(each.name for each in holders.iterdir())) if holders.is_dir() else (),
-        words=_holder_words(folder),
-        sequence=int(_line(folder / "diskseq") or 0),
-        backing_file=_line(folder / "loop" / "backing_file"),
-        serial=_serial(folder),
-        dm_name=_line(folder / "dm" / "name"),
-        dm_uuid=_line(folder / "dm" / "uuid"),
-        md_level=_line(folder / "md" / "level"),
-    )
-
-
-def _serial(folder: Path) -> str:
-    """Return the serial that the kernel knows; lsblk has it from udev, which may not run."""
-    plain = _line(folder / "serial") or _line(folder / "device" / "serial")
-    if plain:
-        return plain
-    try:
-        page = (folder / "device" / "vpd_pg80").read_bytes()
-    except OSError:
-        return ""
-    # SPC-4 section 7.8.18: a header of 4 bytes, then the serial in ASCII.
-    return page[4:].decode("ascii", "replace").strip("\0 ")
-
-
-def _holder_words(folder: Path) -> str:
-    """Return the name of a device-mapper or md device as people know it."""
-    name = _line(folder / "dm" / "name")
-    if name:
-        return f"{name} ({_line(folder / 'dm' / 'uuid').split('-')[0] or 'device-mapper'})"
-    level = _line(folder / "md" / "level")
-    return f"{folder.name} (md {level})" if level else folder.name
-
-
-def _line(path: Path) -> str:
-    """Return a line of sysfs; empty where it is not there, or its device has just gone."""
-    try:
-        return path.read_text("utf-8", "replace").strip()
-    except OSError:
-        return ""

@@ -28,10 +28,10 @@ from nodectl.disk.facts import (
 )
 from nodectl.disk.mounts import private_folder
 from nodectl.disk.probe import parse_blkid
+from nodectl.disk.sysfs import INACTIVE, SYS, sys_line
 from nodectl.errors import CommandFailed
 from nodectl.run import run
 
-_SYS = Path("/sys/class/block")
 _SECTOR = 512  # sysfs counts in these always
 _BLKID_OK = (0, 2, 8)  # blkid(8): found, nothing, several
 _REPORT = ("--reportformat", "json", "--units", "b", "--nosuffix")
@@ -47,7 +47,7 @@ def probe_stack(machine: MachineFacts, disks: Sequence[DiskFacts]) -> MachineFac
     Raises:
         ToolMissing: something is there, and the program that could tell about it is not.
     """
-    arrays = tuple(_array(block, machine) for block in machine.blocks if block.md_level)
+    arrays = tuple(_array(block, machine) for block in machine.blocks if _runs(block))
     has_lvm = any(block.dm_uuid.startswith("LVM-") for block in machine.blocks)
     return replace(
         machine,
@@ -65,6 +65,10 @@ def probe_stack(machine: MachineFacts, disks: Sequence[DiskFacts]) -> MachineFac
     )
 
 
+def _runs(array: BlockNode) -> bool:
+    return array.md_level not in {"", INACTIVE}
+
+
 def _holds(disks: Sequence[DiskFacts], kind: str) -> bool:
     contents = [disk.contents for disk in disks if disk.contents]
     found = [each.signatures for each in contents]
@@ -80,15 +84,15 @@ def canonical(path: str, blocks: Sequence[BlockNode]) -> str:
 
 def _array(block: BlockNode, machine: MachineFacts) -> ArrayFacts:
     output = run(["mdadm", "--detail", "--export", block.path]).stdout
-    folder = _SYS / block.name / "md"
+    folder = SYS / block.name / "md"
     devices = {each: canonical(each, machine.blocks) for each in _array_devices(output)}
     array = parse_array(output, devices)
-    location = _line(folder / "bitmap" / "location")
+    location = sys_line(folder / "bitmap" / "location")
     return replace(
         array,
         path=block.path,
-        chunk=int(_line(folder / "chunk_size") or 0),
-        layout=layout_words(array.level, _line(folder / "layout")),
+        chunk=int(sys_line(folder / "chunk_size") or 0),
+        layout=layout_words(array.level, sys_line(folder / "layout")),
         bitmap=None if not location else location != "none",
     )
 
@@ -248,7 +252,7 @@ def _volumes(machine: MachineFacts, disks: Sequence[DiskFacts]) -> list[VolumeFa
     found = [
         VolumeFacts(path=block.path, size=_size(block), signatures=read_volume(block.path))
         for block in machine.blocks
-        if block.md_level or block.dm_uuid.startswith(("LVM-", "CRYPT-"))
+        if _runs(block) or block.dm_uuid.startswith(("LVM-", "CRYPT-"))
     ]
     for disk in disks:
         contents = disk.contents
@@ -316,11 +320,4 @@ def parse_subvolumes(output: bytes) -> tuple[str, ...]:
 
 
 def _size(block: BlockNode) -> int:
-    return int(_line(_SYS / block.name / "size") or 0) * _SECTOR
-
-
-def _line(path: Path) -> str:
-    try:
-        return path.read_text("utf-8", "replace").strip()
-    except OSError:
-        return ""
+    return int(sys_line(SYS / block.name / "size") or 0) * _SECTOR

@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from facts_files import write_facts
 
 from nodectl.disk.model import Layout
 from nodectl.disk.plan import DiskPlan, PlanWish
-from nodectl.disk.probe import probe_machine
+from nodectl.disk.probe import probe_contents, probe_machine
+from nodectl.disk.probe_stack import probe_stack
 from nodectl.disk.survey import look_and_plan
 from nodectl.disk.text import format_layout, parse_layout
 from nodectl.errors import CommandFailed, DiskBusy, DiskMissing
@@ -238,6 +240,9 @@ def record() -> None:
     """Leave what the tools print for the tests that have no such devices."""
     for name, line in RECORDED.items():
         Path("/mnt/results", name).write_text(sh(*line.split()))
+    machine = probe_machine()
+    looked = [probe_contents(disk) for disk in machine.disks if disk.serial in SERIALS]
+    write_facts(probe_stack(machine, looked), Path("/mnt/results/facts.json"))
 
 
 def apply(text: str | Layout, observer: object = None) -> DiskPlan:
@@ -399,7 +404,7 @@ def test_a_disk_that_vanishes_is_told_and_all_is_made_once_it_is_back() -> None:
         apply(changed)
     for host in Path("/sys/class/scsi_host").iterdir():
         (host / "scan").write_text("- - -")
-    sh("udevadm", "settle")
+    sh("udevadm", "settle")  # it may have begun an array of the half that is back
     apply(changed)
     assert look_and_plan(parse_layout(changed), [], PlanWish(keep_equal=True)).is_empty
     sh("e2fsck", "-f", "-n", "/dev/vg0/top")

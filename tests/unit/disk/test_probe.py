@@ -1,10 +1,12 @@
 """What the tools and the kernel's tables say becomes facts; the machine itself is not looked at."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nodectl.disk import sysfs
 from nodectl.disk.facts import BlockNode, Signature, UseKind
 from nodectl.disk.probe import (
     disk_named,
@@ -168,3 +170,22 @@ def test_a_path_that_is_no_disk_is_refused(name: str, wanted: str) -> None:
 
 def test_a_word_without_slash_is_a_serial() -> None:
     assert disk_named("S4XYNE0M").serial == "S4XYNE0M"
+
+
+def test_an_array_that_was_begun_and_not_started_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The half of an old mirror: the kernel knows no level, and the member is held all the same."""
+    for name, level, state in (("md0", "raid1", "clean"), ("md1", "", "inactive"),
+                               ("md2", "raid1", "inactive"), ("md3", "", "clear")):  # fmt: skip
+        folder = tmp_path / name / "md"
+        folder.mkdir(parents=True)
+        (folder / "level").write_text(f"{level}\n")
+        (folder / "array_state").write_text(f"{state}\n")
+    monkeypatch.setattr(sysfs, "SYS", tmp_path)
+    assert {each.name: each.md_level for each in sysfs.read_blocks()} == {
+        "md0": "raid1",
+        "md1": "inactive",
+        "md2": "inactive",
+        "md3": "",
+    }
