@@ -22,6 +22,7 @@ from nodectl.swarm.bitfield import Rng, bits_of
 from nodectl.swarm.core import Core
 from nodectl.swarm.feed import Brought, Feed
 from nodectl.swarm.limits import Limits
+from nodectl.swarm.line import Lines
 from nodectl.swarm.model import (
     Action,
     AskAny,
@@ -139,7 +140,7 @@ class _Fetcher:
         share: Share,
         options: FetchOptions,
         limits: Limits,
-        session: aiohttp.ClientSession,
+        session: Lines,
         threads: ThreadPoolExecutor,
     ) -> None:
         self._share = share

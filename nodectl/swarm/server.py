@@ -29,6 +29,7 @@ from nodectl.swarm.bitfield import from_base64, from_ranges, random_span, to_byt
 from nodectl.swarm.door import Door
 from nodectl.swarm.limits import Limits
 from nodectl.swarm.model import PeerInfo, Phase
+from nodectl.swarm.outlet import send_all, send_slowly
 from nodectl.swarm.rate import RateLimiter
 from nodectl.swarm.share import Share, SwarmTask, read_frames
 from nodectl.swarm.statistics import ServerStatistics
@@ -36,8 +37,8 @@ from nodectl.trust.mac import TIME_HEADER, Signed
 
 _log = logging.getLogger(__name__)
 
-_PIECE = 128 * 1024  # bytes given to the transport at once
-_LIMITED_PIECE = 32 * 1024  # the same under a rate limit
+Frames = Sequence[bytes]
+
 _THREADS = 2
 _PAUSED_MS = 1000  # while the swarm is paused here
 _RETRY_MS = 50  # what a peer without a free slot suggests
@@ -288,15 +289,17 @@ class SwarmServer:
         try:
             if request.transport is None:
                 return web.Response(status=400)  # it went away while it waited; nobody reads this
-            body = await self._read(share, wanted.number, wanted.refs)
+            frames = await self._read(share, wanted.number, wanted.refs)
             response = web.StreamResponse(
                 headers={
                     "Content-Type": "application/octet-stream",
                     wire.SPAN_HEADER: str(wanted.number),
                 }
             )
-            response.content_length = len(body) + wire.tail_len(len(share.sizes))
-            sent = await self._send(request, response, body, share)
+            size = sum(len(frame) for frame in frames)
+            response.content_length = size + wire.tail_len(len(share.sizes))
+            if await self._send(request, response, frames, share):
+                sent = size
         finally:
             self._next_turn(served, wanted.client, wanted.number, sent=sent > 0)
         if not sent and request.transport is not None:
@@ -376,52 +379,51 @@ class SwarmServer:
     # --- bytes --------------------------------------------------------------------------------
 
     async def _send(
-        self, request: web.Request, response: web.StreamResponse, body: bytes, share: Share
-    ) -> int:
-        """Send a body; return its length, or 0 when the client stopped to take it.
+        self, request: web.Request, response: web.StreamResponse, frames: Frames, share: Share
+    ) -> bool:
+        """Send frames; say whether the client took all of them.
 
-        Behind it comes what is here by then: the client learns of it when it can ask for more.
+        Behind them comes what is here by then: the client learns of it when it can ask for more.
         """
-        own = share.task.conduct.upload
-        piece = _LIMITED_PIECE if self._rate.limited or own.limited else _PIECE
-        view = memoryview(body)
         try:
             await response.prepare(request)
-            for begin in range(0, len(body), piece):
-                part = view[begin : begin + piece]
-                await self._rate.take(len(part))
-                await own.take(len(part))
-                last = begin + piece >= len(body)
-                tail = to_bytes(share.offered, len(share.sizes)) if last else b""
-                async with asyncio.timeout(self._limits.send_s):
-                    await response.write(bytes(part) + tail if tail else part)
+            if request.transport is None:
+                return False
+            rates, send_s = (self._rate, share.task.conduct.upload), self._limits.send_s
+            if any(rate.limited for rate in rates):
+                await send_slowly(response, frames, rates, send_s)
+            else:
+                request.writer.send_headers()
+                await send_all(request.transport, frames, request.writer.drain, send_s)
+            async with asyncio.timeout(send_s):
+                await response.write(to_bytes(share.offered, len(share.sizes)))
             await response.write_eof()
         except (TimeoutError, ConnectionError):
-            return 0
-        return len(body)
+            return False
+        return True
 
-    async def _read(self, share: Share, number: int, refs: Sequence[FrameRef]) -> bytes:
-        """Return the sealed bytes of frames, from memory or the store.
+    async def _read(self, share: Share, number: int, refs: Sequence[FrameRef]) -> Frames:
+        """Return sealed frames, from memory or the store.
 
         Damaged ones are taken back, and answered with 404.
         """
         warm = share.warm_frames(number)
         if warm is not None:
             if len(refs) == len(warm):
-                return b"".join(warm)
+                return warm
             wanted = {ref.frame_id for ref in refs}
             span = share.task.spans[number]
             pairs = zip(span, warm, strict=True)
-            return b"".join(sealed for ref, sealed in pairs if ref.frame_id in wanted)
+            return [sealed for ref, sealed in pairs if ref.frame_id in wanted]
         loop = asyncio.get_running_loop()
         check = not share.checked >> number & 1
         try:
-            body, absent = await loop.run_in_executor(
+            frames, absent = await loop.run_in_executor(
                 self._threads, read_frames, share.store, refs, check
             )
         except (NodectlError, OSError) as exc:  # absent, or the disk cannot read it
             _log.error("span %d cannot be read: %s", number, exc)
-            body, absent = b"", list(refs)
+            frames, absent = [], list(refs)
         if absent:
             self._count["damaged"] += 1
             _log.error("span %d is damaged in the store; it is not served any more", number)
@@ -431,7 +433,7 @@ class SwarmServer:
             raise web.HTTPNotFound(text="span not here")
         if check and len(refs) == len(share.task.spans[number]):
             share.checked |= 1 << number
-        return body
+        return frames
 
 
 def _refuse(refusal: wire.Refusal) -> web.Response:

@@ -297,12 +297,12 @@ def read_frames(
     store: Store,
     refs: Sequence[FrameRef],
     check: bool,  # noqa: FBT001 - for an executor
-) -> tuple[bytes, list[FrameRef]]:
-    """Return the frames behind each other, and those that are not what their id says."""
+) -> tuple[list[bytes], list[FrameRef]]:
+    """Return the sealed frames, and those of them that are not what their id says."""
     sealed = list(store.get_many([ref.frame_id for ref in refs]))
     absent = [
         ref
         for ref, data in zip(refs, sealed, strict=True)
         if len(data) != ref.sealed_len or (check and not check_frame_id(data, ref.frame_id))
     ]
-    return b"".join(sealed), absent
+    return sealed, absent

@@ -1,22 +1,21 @@
-"""One request to one peer over aiohttp: signed, bounded, timed; and the check of what came.
+"""One request to one peer: signed, bounded, timed; and the check of what came.
 
 Nothing here decides anything: answers become `Reply` values, failures become `Failure`s.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-
-import aiohttp
-from yarl import URL
 
 from nodectl.content.frame import FrameRef, check_frame_id
 from nodectl.store.model import StoredFrame
 from nodectl.swarm import wire
 from nodectl.swarm.bitfield import from_bytes, to_ranges
 from nodectl.swarm.limits import Limits
+from nodectl.swarm.line import Lines, Patience, Reply
 from nodectl.swarm.model import Failure, PeerInfo
 from nodectl.swarm.rate import RateLimiter
 from nodectl.swarm.share import Share
@@ -24,9 +23,10 @@ from nodectl.trust.mac import TIME_HEADER, Signed, sign_request
 
 _log = logging.getLogger(__name__)
 
-_ERRORS = (aiohttp.ClientError, TimeoutError, OSError)
 _CLOCK_DIGITS = 15
 _PARTS_S = 1.0
+_TIME, _SPAN = TIME_HEADER.lower(), wire.SPAN_HEADER.lower()
+_LIMITED_PIECE = 32 * 1024  # bytes read at once under a rate limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +63,9 @@ class Buffers:
             self._free.append(memoryview(owner))
 
 
-def open_session(limits: Limits) -> aiohttp.ClientSession:
-    """Return a session with the time-outs and bounds of the swarm; the caller closes it."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, limit_per_host=limits.peer_requests_max + 2),
-        timeout=aiohttp.ClientTimeout(
-            total=None, sock_connect=limits.connect_s, sock_read=limits.progress_s
-        ),
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"Accept-Encoding": "identity", "User-Agent": "nodectl"},
-        trust_env=False,
-    )
+def open_session(limits: Limits) -> Lines:
+    """Return what holds the connections of a fetch; a context manager."""
+    return Lines(limits.peer_requests_max + 2)
 
 
 class Transfer:
@@ -84,7 +75,7 @@ class Transfer:
         self,
         share: Share,
         me: PeerInfo,
-        session: aiohttp.ClientSession,
+        session: Lines,
         limits: Limits,
         now_ms: Callable[[], int],
         rate: RateLimiter,
@@ -104,14 +95,15 @@ class Transfer:
         self._key_of: dict[str, bytes] = {}  # peer: the key that it accepted last
         self._skew_ms: dict[str, int] = {}  # peer: its clock minus ours
 
+    @contextlib.asynccontextmanager
     async def _get(
-        self, peer: PeerInfo, target: str, *, read_s: float | None = None
-    ) -> aiohttp.ClientResponse:
+        self, peer: PeerInfo, target: str, *, answer_s: float | None = None
+    ) -> AsyncIterator[Reply]:
         """Ask; where the peer says that our clock is wrong, ask once more by its clock."""
-        timeout = aiohttp.ClientTimeout(
-            total=None,
-            sock_connect=self._limits.connect_s,
-            sock_read=read_s or self._limits.progress_s,
+        patience = Patience(
+            connect_s=self._limits.connect_s,
+            answer_s=answer_s or self._limits.progress_s,
+            progress_s=self._limits.progress_s,
         )
         keys = list(self._task.keys.accepted())  # a peer may not know the present one yet
         keys.sort(key=lambda key: key != self._key_of.get(peer.name))
@@ -121,21 +113,16 @@ class Transfer:
             mac = sign_request(
                 Signed("GET", target), client=self._me.name, key=keys[0], unix_ms=unix_ms
             )
-            response = await self._session.get(
-                URL(peer.url + target, encoded=True),
-                headers={"Authorization": mac},
-                timeout=timeout,
-                allow_redirects=False,
-            )
-            time_there = response.headers.get(TIME_HEADER, "")
-            if response.status != 401 or not _is_time(time_there):  # noqa: PLR2004
-                self._key_of[peer.name] = keys[0]
-                return response
+            async with self._session.get(peer.url, target, mac, patience) as reply:
+                time_there = reply.headers.get(_TIME, "")
+                if reply.status != 401 or not _is_time(time_there):  # noqa: PLR2004
+                    self._key_of[peer.name] = keys[0]
+                    yield reply
+                    return
             if not again:
                 keys.pop(0)
             if not keys:
-                return response
-            response.release()
+                raise PermissionError("the peer knows none of our keys")
             self._skew_ms[peer.name] = int(time_there) - self._now_ms()
             again = False
 
@@ -151,15 +138,13 @@ class Transfer:
             self._base, since=since, wait_ms=round(wait_s * 1000), speaker=self._speaker()
         )
         try:
-            async with await self._get(
-                peer, target, read_s=wait_s + self._limits.progress_s
-            ) as response:
-                if response.status != 200:  # noqa: PLR2004
-                    _log.debug("%s answers %d", peer.name, response.status)
+            async with self._get(peer, target, answer_s=wait_s + self._limits.progress_s) as reply:
+                if reply.status != 200:  # noqa: PLR2004
+                    _log.debug("%s answers %d", peer.name, reply.status)
                     return None
-                body = await _read_bounded(response, wire.BODY_MAX)
+                body = await reply.body(wire.BODY_MAX)
             return wire.HaveReply.from_bytes(body, spans=len(self._task.spans))
-        except (*_ERRORS, ValueError) as exc:
+        except (OSError, ValueError) as exc:
             _log.debug("%s does not say what it has: %r", peer.name, exc)
             return None
 
@@ -184,8 +169,8 @@ class Transfer:
             self._base, wanted, wait_ms=round(wait_s * 1000), speaker=self._speaker()
         )
 
-        def chosen(response: aiohttp.ClientResponse) -> int:
-            span = int(response.headers.get(wire.SPAN_HEADER, "-1"))
+        def chosen(reply: Reply) -> int:
+            span = int(reply.headers.get(_SPAN, "-1"))
             if span < 0 or not wanted >> span & 1:
                 raise ValueError("a span that was not asked for")
             on_chosen(span)
@@ -203,45 +188,37 @@ class Transfer:
         self,
         peer: PeerInfo,
         target: str,
-        size_of: Callable[[aiohttp.ClientResponse], int],
-        read_s: float,
+        size_of: Callable[[Reply], int],
+        answer_s: float,
     ) -> SpanReply:
         try:
-            async with await self._get(peer, target, read_s=read_s) as response:
-                if response.status == 200:  # noqa: PLR2004
-                    return await self._read_span(response, size_of(response))
-                return await self._read_refusal(response)
+            async with self._get(peer, target, answer_s=answer_s) as reply:
+                if reply.status == 200:  # noqa: PLR2004
+                    return await self._read_span(reply, size_of(reply))
+                return await self._read_refusal(peer, reply)
         except TimeoutError:
             return SpanReply(NOTHING, Failure.TIMEOUT)
         except ValueError:
             return SpanReply(NOTHING, Failure.BAD)
-        except _ERRORS as exc:
+        except OSError as exc:
             _log.debug("%s did not send a span: %r", peer.name, exc)
             return SpanReply(NOTHING, Failure.GONE)
 
-    async def _read_span(self, response: aiohttp.ClientResponse, size: int) -> SpanReply:
+    async def _read_span(self, reply: Reply, size: int) -> SpanReply:
         """Read `size` bytes and what the peer has; where it breaks off, return what came."""
         whole = size + self._tail
-        if response.content_length != whole:
-            response.close()
+        if reply.length != whole:
             return SpanReply(NOTHING, Failure.BAD)
         buffer = self.buffers.take()[:whole]
-        failure: Failure | None = Failure.GONE
-        at = 0
+        failure: Failure | None = None
         try:
             async with asyncio.timeout(self._limits.span_s):
-                async for piece in response.content.iter_any():
-                    buffer[at : at + len(piece)] = piece  # ValueError where it is too much
-                    at += len(piece)
-                    await self._rate.take(len(piece))
-                    await self._task.conduct.download.take(len(piece))
-            failure = None if at == whole else Failure.GONE
+                await self._fill(reply, buffer)
         except TimeoutError:
             failure = Failure.TIMEOUT
-        except ValueError:
-            failure = Failure.BAD
-        except _ERRORS as exc:
-            _log.debug("%s broke off: %r", response.url.host, exc)
+        except OSError:
+            failure = Failure.GONE
+        at = whole - reply.left
         if failure is not None:
             return SpanReply(buffer[: min(at, size)], failure)
         try:
@@ -250,19 +227,31 @@ class Transfer:
             return SpanReply(buffer[:size], Failure.BAD)
         return SpanReply(buffer[:size], have=have)
 
-    async def _read_refusal(self, response: aiohttp.ClientResponse) -> SpanReply:
-        empty = NOTHING
-        if response.status == 404:  # noqa: PLR2004
-            return SpanReply(empty, Failure.MISSING)
-        if response.status != 429:  # noqa: PLR2004
-            _log.debug("%s answers %d", response.url.host, response.status)
-            return SpanReply(empty, Failure.GONE)
+    async def _fill(self, reply: Reply, buffer: memoryview) -> None:
+        """Read a body as fast as the limits allow; those of other swarms count, too."""
+        own = self._task.conduct.download
+        at = 0
+        while at < len(buffer):
+            limited = self._rate.limited or own.limited
+            piece = buffer[at : at + _LIMITED_PIECE] if limited else buffer[at:]
+            await reply.fill(piece)
+            at += len(piece)
+            await self._rate.take(len(piece))
+            await own.take(len(piece))
+
+    async def _read_refusal(self, peer: PeerInfo, reply: Reply) -> SpanReply:
+        if reply.status == 404:  # noqa: PLR2004
+            await reply.body(wire.BODY_MAX)
+            return SpanReply(NOTHING, Failure.MISSING)
+        if reply.status != 429:  # noqa: PLR2004
+            _log.debug("%s answers %d", peer.name, reply.status)
+            return SpanReply(NOTHING, Failure.GONE)
         try:
-            refusal = wire.Refusal.from_bytes(await _read_bounded(response, wire.BODY_MAX))
+            refusal = wire.Refusal.from_bytes(await reply.body(wire.BODY_MAX))
         except ValueError:
-            return SpanReply(empty, Failure.BUSY)
+            return SpanReply(NOTHING, Failure.BUSY)
         failure = Failure.REFUSED if refusal.elsewhere else Failure.BUSY
-        return SpanReply(empty, failure, refusal.retry_after_ms / 1000, refusal.peers)
+        return SpanReply(NOTHING, failure, refusal.retry_after_ms / 1000, refusal.peers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,21 +310,6 @@ def check_frames(
             bad = True
         at = end
     return good, indexes, bad
-
-
-async def _read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """Return a body of at most `limit` bytes.
-
-    Raises:
-        ValueError: it is longer.
-    """
-    body = bytearray()
-    async for piece in response.content.iter_any():
-        body += piece
-        if len(body) > limit:
-            response.close()
-            raise ValueError("the answer is too long")
-    return bytes(body)
 
 
 def _is_time(text: str) -> bool:
