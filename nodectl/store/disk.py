@@ -265,10 +265,10 @@ class DiskStore:
             batch.append(frame)
             end = frame.offset + frame.sealed_len
             if len(batch) >= _SCAN_BATCH:
-                self.index.add(batch)
+                self.index.add(batch, just_read=True)
                 batch.clear()
         if batch:
-            self.index.add(batch)
+            self.index.add(batch, just_read=True)
         return end
 
 

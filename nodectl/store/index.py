@@ -145,15 +145,23 @@ class Index:
         self._local = threading.local()
 
     @telling
-    def add(self, frames: Iterable[PackedFrame], *, advance: bool = True) -> None:
-        """Add rows (one that is there is kept) and, to `advance`, how far packs are indexed."""
+    def add(
+        self, frames: Iterable[PackedFrame], *, advance: bool = True, just_read: bool = False
+    ) -> None:
+        """Add rows and, to `advance`, how far packs are indexed.
+
+        A row that is there is kept, unless the frames were `just_read` and found right: nobody
+        stores a frame again but when its first copy is lost, and a power cut may bring back an
+        index that knows nothing of that.
+        """
         rows = list(frames)
         ends: dict[str, int] = {}
         for row in rows if advance else ():
             ends[row.pack] = max(ends.get(row.pack, 0), row.offset + row.sealed_len)
         with self.transaction() as connection:
+            how = "REPLACE" if just_read else "IGNORE"
             connection.executemany(
-                f"INSERT OR IGNORE INTO frames ({COLUMNS}) VALUES ({VALUES})", map(row_of, rows)
+                f"INSERT OR {how} INTO frames ({COLUMNS}) VALUES ({VALUES})", map(row_of, rows)
             )
             connection.executemany(
                 "INSERT INTO packs (pack, indexed) VALUES (?, ?) ON CONFLICT (pack)"

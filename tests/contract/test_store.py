@@ -269,3 +269,22 @@ def test_a_chain_reads_from_whichever_has_it_and_writes_to_the_last() -> None:
     assert last.missing([frame(1).frame_id, frame(2).frame_id]) == [frame(1).frame_id]
     both = [frame(2).frame_id, frame(1).frame_id]
     assert list(chain.get_many(both)) == [frame(2).sealed, frame(1).sealed]
+
+
+def test_an_index_from_before_a_repair_does_not_bring_the_damage_back(tmp_path: Path) -> None:
+    """A power cut sets the index back to when it named a copy that has rotted since."""
+    folder = tmp_path / "s"
+    with DiskStore(folder) as store:
+        store.put_many([frame(1), frame(2)])
+        (row,) = store.index.find_many([frame(1).frame_id]).values()
+    older = (folder / "index.sqlite").read_bytes()
+    with (folder / "packs" / f"{row.pack}.pack").open("r+b") as file:
+        file.seek(row.offset)
+        file.write(bytes([frame(1).sealed[0] ^ 1]))
+    with DiskStore(folder) as store:
+        store.index.drop([row])  # as a scrub does that dies right after
+        store.put_many([frame(1)])
+        assert store.get(frame(1).frame_id) == frame(1).sealed
+    (folder / "index.sqlite").write_bytes(older)
+    with DiskStore(folder) as store:
+        assert store.get(frame(1).frame_id) == frame(1).sealed

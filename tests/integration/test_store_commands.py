@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from trees import rsync_differences
 
 from nodectl.ids import FrameId
 from nodectl.store.disk import DiskStore
+from nodectl.store.scrub import ScrubState, last_scrub
 
 
 @pytest.fixture
@@ -251,3 +253,46 @@ def test_what_would_write_to_a_read_only_file_system_is_refused(
     assert read_only.digest() == before
     sh("mount", "-o", "remount,rw", tmp_path / "m")
     commands.ok("m/c", "store", "verify")
+
+
+def test_a_serving_node_scrubs_in_the_background_and_status_tells(
+    commands: Commands, tmp_path: Path
+) -> None:
+    commands.ok("c", "init", "--realm", "lab", "--node", "c", "--listen", "127.0.0.1:0")
+    commands.ok("c", "image", "capture", "golden", "--tree", str(_tree(tmp_path, 1)))
+    _damage(tmp_path / "c")
+    assert _json(commands, "c", "store", "status")["scrub"] is None
+    commands.serve("c", "--controller", "--scrub-rate", "100M")
+    until = time.monotonic() + 30
+    while not (last_scrub(tmp_path / "c" / "store") or ScrubState()).ended:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    told = commands.run("c", "store", "status", "--json")
+    assert told.returncode == 24
+    assert json.loads(told.stdout)["scrub"]["damaged"]
+    told = commands.run("c", "store", "status")
+    assert "1 damaged" in told.stdout
+
+
+def test_two_captures_work_on_one_store_at_the_same_time(
+    commands: Commands, tmp_path: Path
+) -> None:
+    commands.ok("c", "init", "--realm", "lab", "--node", "c", "--listen", "127.0.0.1:0")
+    trees = {}
+    for number, name in enumerate(("one", "two")):
+        (tmp_path / name).mkdir()
+        trees[name] = _tree(tmp_path / name, number + 1)
+    started = [
+        commands.start("c", "image", "capture", name, "--tree", str(tree))
+        for name, tree in trees.items()
+    ]
+    for process in started:
+        _, story = process.communicate(timeout=60)
+        assert process.returncode == 0, story
+    commands.ok("c", "store", "verify")
+    for path in (tmp_path / "c" / "store").glob("index.sqlite*"):
+        path.unlink()
+    commands.ok("c", "store", "verify")  # and from an index made again
+    for name, tree in trees.items():
+        commands.ok("c", "image", "restore", name, str(tmp_path / f"out-{name}"))
+        assert rsync_differences(tree, tmp_path / f"out-{name}") == []

@@ -1,5 +1,10 @@
-"""scrub: every flipped bit is found, what is bad is taken out, and a pass can be stopped."""
+"""scrub: every flipped bit is found, what is bad is taken out, and a pass can be stopped.
 
+`NODECTL_FLIPS_EVERY=1` tries every bit of a pack, without it a sample of them is tried.
+"""
+
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +15,7 @@ from nodectl.store.disk import DiskStore
 from nodectl.store.packs import PACK_HEADER
 from nodectl.store.scrub import Pacing, ScrubState, last_scrub, scrub
 
+EVERY = int(os.environ.get("NODECTL_FLIPS_EVERY", "0"))
 FAST = Pacing(rate=0, now=lambda: 5.0, monotonic=lambda: 0.0, pause=lambda _: None)
 
 
@@ -35,12 +41,14 @@ def test_a_sound_store_is_found_sound(tmp_path: Path) -> None:
 
 def test_every_flipped_bit_in_a_pack_is_found_and_nothing_good_is_lost(tmp_path: Path) -> None:
     whole = _fill(tmp_path / "one", 1, 2).read_bytes()
-    # The bytes of the pack's and the first record's header, and some of all others.
-    for at in (*range(0, 84, 3), *range(84, len(whole), 9)):
-        folder = tmp_path / str(at)
+    bits = range(len(whole) * 8)
+    # Of the pack's and the first record's header more than of all others.
+    tried = bits if EVERY == 1 else (*bits[: 84 * 8 : 25], *bits[84 * 8 :: 73])
+    for at in tried:
+        folder = tmp_path / "damaged"
         pack = _fill(folder, 1, 2)
         data = bytearray(pack.read_bytes())
-        data[at] ^= 1 << at % 8
+        data[at // 8] ^= 1 << at % 8
         pack.write_bytes(data)
         with DiskStore(folder) as store:
             state = scrub(store, FAST)
@@ -55,6 +63,7 @@ def test_every_flipped_bit_in_a_pack_is_found_and_nothing_good_is_lost(tmp_path:
         with DiskStore(folder) as store:  # made again, the index says the same
             again = [(row.frame_id, row.chunk_id, row.plain_len) for row in store.index.rows()]
             assert again == rows
+        shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("cut", [1, 50, 120, 200])
