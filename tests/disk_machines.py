@@ -1,8 +1,9 @@
 """Machines to plan for, as facts: each has disks of one kind, and what an earlier life left there.
 
-These facts are written by hand. What programs print for real devices is parsed in
-tests/unit/disk/test_probe.py and test_probe_stack.py, the latter from what was recorded in the
-guest of tests/guest/test_disk_stack.py, where layouts are made, looked at and captured for real.
+These facts are written by hand, for what no test of ours can have: multipath, bcache, cciss, disks
+of other sizes. What the probe saw on real devices is in tests/recorded/loop_disks.json, and what is
+printed for md, LVM and LUKS, recorded in the guest of tests/guest/test_disk_stack.py, is parsed in
+tests/unit/disk/test_probe_stack.py.
 """
 
 from dataclasses import replace

@@ -218,8 +218,7 @@ LIES_AND_FAULTS = (
     ),
     Case(
         "the disk vanishes",
-        (f"{_FAULTS}::test_the_disk_vanishes_at_any_program_that_writes",
-         f"{_STACK}::test_a_disk_that_vanishes_is_told_and_all_is_made_once_it_is_back"),
+        (f"{_FAULTS}::test_the_disk_vanishes_at_any_program_that_writes",),
     ),
     Case(
         "no space and read errors while writing",

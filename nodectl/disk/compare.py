@@ -9,7 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nodectl.disk.facts import ArrayFacts, DiskFacts, GroupFacts, LvFacts, MachineFacts, Signature
-from nodectl.disk.kinds import GPT_ATTRIBUTES, FsType, LvKind, PartitionFlag, TableKind, type_code
+from nodectl.disk.kinds import (
+    GPT_ATTRIBUTES,
+    MBR_EXTENDED_TYPES,
+    FsType,
+    LvKind,
+    PartitionFlag,
+    TableKind,
+    type_code,
+)
 from nodectl.disk.model import Layout
 from nodectl.disk.placing import Placed
 from nodectl.disk.sizes import round_up
@@ -101,11 +109,14 @@ def _disk(
     there = {each.number: each for each in contents.partitions}
     for each in placed:
         old = there.get(each.number)
-        if old is None or (old.start, old.size) != (each.start, each.size):
-            raise _Missing
         part = each.partition
-        if part is None:
+        if old is None:
+            raise _Missing
+        if part is None:  # an extended one has no size in a layout: it may be larger than need be
+            inside = old.start <= each.start and each.region.end <= old.start + old.size
+            _need(holds=inside and old.type.lower() in MBR_EXTENDED_TYPES)
             continue
+        _need(holds=(old.start, old.size) == (each.start, each.size))
         code = type_code(part.type, wish.table) or ""
         _need(holds=old.type.lower() == code.lower())
         _need(holds=not part.uuid or part.uuid.upper() == old.uuid.upper())

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import time
 from pathlib import Path
 
 from nodectl.disk.facts import Signature
@@ -29,6 +30,8 @@ from nodectl.disk.steps import (
 from nodectl.errors import ReadBackFailed
 from nodectl.run import run
 
+_NODE_WAIT_S = 30.0
+_NODE_POLL_S = 0.05
 _LVM_REPORT = ("--reportformat", "json", "--units", "b", "--nosuffix")
 
 
@@ -126,6 +129,12 @@ def _check_signature(device: str, kind: str, uuid: str, label: str) -> None:
 
 
 def _check_array(each: CreateArray) -> None:
+    """Read an array back by the name that udev gives it, for which mdadm does not wait long."""
+    deadline = time.monotonic() + _NODE_WAIT_S
+    while not Path(each.device).exists():
+        if time.monotonic() > deadline:
+            raise ReadBackFailed(f"{each.device} does not appear within {_NODE_WAIT_S:g} s")
+        time.sleep(_NODE_POLL_S)
     array = parse_array(run(["mdadm", "--detail", "--export", each.device]).stdout, {})
     _compare(f"the level of {each.device}", array.level, str(each.level))
     found = {os.path.realpath(one) for one in (*array.devices, *array.spares)}

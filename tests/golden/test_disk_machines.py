@@ -13,13 +13,16 @@ from pathlib import Path
 import pytest
 from disk_machines import GIB, disk, held, holding, mirror_with_lvm, multipath, node, part
 from disk_samples import counted_uuids
+from facts_files import read_facts
 
+from nodectl.disk.capture import captured_layout
 from nodectl.disk.choose import choose_disks
 from nodectl.disk.commands import step_commands, table_script
 from nodectl.disk.facts import MachineFacts, Signature
 from nodectl.disk.plan import PlanWish, plan_layout
 from nodectl.disk.steps import WipeSignatures, WriteTable
 from nodectl.disk.text import parse_layout
+from nodectl.errors import DiskBusy
 
 GOLDEN = Path(__file__).with_name("disk_machines.json")
 
@@ -104,6 +107,10 @@ def leftover(kind: str) -> MachineFacts:
     return MachineFacts(disks=(holding(disk("/dev/sda"), part(1, "/dev/sda1", 1, 30_000, kind)),))
 
 
+# What the probe saw on loop devices: GPT, MBR with logical partitions, sectors of 4096 bytes, btrfs
+# on a whole disk; one partition was mounted, another one was swap in use.
+RECORDED = read_facts(Path(__file__).parents[1] / "recorded/loop_disks.json")
+LOOPS = ("loop0", "loop1", "loop2", "loop3")
 LV = "logical_volume; id = 'root'; group = 'vg'"
 CASES: dict[str, tuple[MachineFacts, str]] = {
     "nvme_uefi": (empty("/dev/nvme0n1"), one("/dev/nvme0n1", *UEFI)),
@@ -196,6 +203,17 @@ CASES: dict[str, tuple[MachineFacts, str]] = {
             more="; discard = true; alignment = '4MiB'",
         ),
     ),
+    "recorded_disks_all_anew": (
+        RECORDED,
+        layout(
+            *(f"disk; id = '{n}'; match.path = '/dev/{n}'; role = 'data'" for n in LOOPS),
+            *(
+                f"partition; id = 'p{n}'; disk = '{n}'; type = 'linux'; size = 'rest'"
+                for n in LOOPS
+            ),
+            *(f"filesystem; volume = 'p{n}'; type = 'ext4'" for n in LOOPS),
+        ),
+    ),
     "leftover_lvm": (leftover("LVM2_member"), one("/dev/sda", *ROOT)),
     "leftover_md": (leftover("linux_raid_member"), one("/dev/sda", *ROOT)),
     "leftover_luks": (leftover("crypto_LUKS"), one("/dev/sda", *ROOT)),
@@ -252,7 +270,7 @@ def planned(machine: MachineFacts, text: str) -> list[object]:
     wanted = parse_layout(text)
     chosen = choose_disks(machine.disks, wanted, {})
     steps: Sequence[object] = plan_layout(
-        machine, wanted, chosen, PlanWish(), counted_uuids()
+        machine, wanted, chosen, PlanWish(unmount=True), counted_uuids()
     ).steps
     found: list[object] = []
     for step in steps:
@@ -273,3 +291,27 @@ def test_machine(name: str) -> None:
         golden = {each: found if each == name else golden.get(each) for each in CASES}
         GOLDEN.write_text(json.dumps(golden, indent=1) + "\n")
     assert json.loads(json.dumps(found)) == golden[name]
+
+
+def test_the_recorded_disks_are_captured_and_then_as_wished() -> None:
+    wanted, remarks = captured_layout(RECORDED, RECORDED.disks, named=True)
+    assert remarks == ()
+    assert [each.table for each in wanted.disks] == ["gpt", "mbr", "gpt", "none"]
+    assert [part.logical for part in wanted.partitions_of("disk2")] == [False, True, True]
+    assert [(fs.type, fs.label) for fs in wanted.filesystems] == [
+        ("vfat", "EFI"), ("swap", ""), ("ext4", "root"), ("ext2", ""), ("ext4", ""),
+        ("swap", "page"), ("xfs", "data"), ("btrfs", "pool"), ("btrfs", "whole"),
+    ]  # fmt: skip
+    (mounted,) = [fs for fs in wanted.filesystems if fs.mount]
+    assert mounted.mount == "/srv/old"
+    assert mounted.min_used > 0
+    chosen = choose_disks(RECORDED.disks, wanted, {})
+    wish = PlanWish(keep_equal=True, unmount=True)
+    assert plan_layout(RECORDED, wanted, chosen, wish, counted_uuids()).is_empty
+
+
+def test_the_recorded_disks_are_in_use() -> None:
+    wanted = parse_layout(CASES["recorded_disks_all_anew"][1])
+    chosen = choose_disks(RECORDED.disks, wanted, {})
+    with pytest.raises(DiskBusy, match="/dev/loop1p6 is in use as swap"):
+        plan_layout(RECORDED, wanted, chosen, PlanWish(), counted_uuids())

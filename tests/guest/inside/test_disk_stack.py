@@ -21,7 +21,7 @@ from nodectl.disk.probe import probe_contents, probe_machine
 from nodectl.disk.probe_stack import probe_stack
 from nodectl.disk.survey import look_and_plan
 from nodectl.disk.text import format_layout, parse_layout
-from nodectl.errors import CommandFailed, DiskBusy, DiskMissing
+from nodectl.errors import DiskBusy
 from nodectl.events import Event, NullObserver, StepFinished
 from nodectl.node.disk_layout import apply_layout, capture_layout
 
@@ -379,32 +379,3 @@ def killed_after(words: str) -> bool:
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     assert status in {0, -signal.SIGKILL}, f"the run to be killed after {words!r} failed"
     return status != 0
-
-
-class _Puller:
-    """Takes the second disk of the mirror out of the machine when its filesystem is made."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def on(self, event: Event) -> None:
-        if isinstance(event, StepFinished) and event.step.startswith("format "):
-            Path(f"/sys/block/{self._name}/device/delete").write_text("1")
-
-
-def test_a_disk_that_vanishes_is_told_and_all_is_made_once_it_is_back() -> None:
-    (old,) = [each.name for each in probe_machine().disks if each.serial == "THREE"]
-    changed = SMALL.replace('id = "root", group', 'id = "top", group').replace(
-        'volume = "root"', 'volume = "top"'
-    )
-    with pytest.raises(CommandFailed, match=f"could not mark /dev/{old} as complete: ") as told:
-        apply(changed, _Puller(old))
-    assert told.value.hint
-    with pytest.raises(DiskMissing, match="no disk has serial THREE"):
-        apply(changed)
-    for host in Path("/sys/class/scsi_host").iterdir():
-        (host / "scan").write_text("- - -")
-    sh("udevadm", "settle")  # it may have begun an array of the half that is back
-    apply(changed)
-    assert look_and_plan(parse_layout(changed), [], PlanWish(keep_equal=True)).is_empty
-    sh("e2fsck", "-f", "-n", "/dev/vg0/top")
