@@ -49,6 +49,7 @@ _LEFT = (
     "arch/x86/kvm", "drivers/vfio/pci/mlx5", "drivers/tty/n_gsm", "drivers/pci/hotplug",
     "drivers/usb/host/u132-hcd", "drivers/mmc/host/vub300",
 )  # fmt: skip
+_TESTS = ("test_", "tcrypt")
 _SUFFIX = re.compile(r"\.ko(\.(xz|gz|zst))?$")
 # For the network or a disk to be found, whatever the machine is.
 _NETWORK = ("drivers/net/",)
@@ -72,7 +73,13 @@ def module_name(path: str) -> str:
 
 def chosen_modules(needs: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """Return the paths of the modules that an installer carries, sorted."""
-    taken = {path for path in needs if _within(path, _TAKEN) and not _within(path, _LEFT)}
+    taken = {
+        path
+        for path in needs
+        if _within(path, _TAKEN)
+        and not _within(path, _LEFT)
+        and not module_name(path).startswith(_TESTS)
+    }
     for path in tuple(taken):
         taken |= set(needs[path])  # modules.dep lists what is needed at any depth
     return tuple(sorted(taken))
