@@ -21,6 +21,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Note = Callable[..., None]  # (request, what, whom, **details): writes the audit log
 
 LOCAL, CLONER = "local", "cloner"
+_TREE = "tree"
 _NODES_MAX = 20_000
 _LAYOUT_MAX = 256 << 10  # characters
 
@@ -71,6 +72,11 @@ class NetbootApi:
             self._note(request, "netboot local", ",".join(ended), nodes=list(ended))
             return web.json_response({"job": None, "nodes": list(ended)})
         record = self._releases.get(wanted.image, wanted.generation)
+        if record.signed.release.kind != _TREE:
+            raise NetbootRefused(
+                f"{wanted.image} is no tree but a {record.signed.release.kind}: nothing was armed",
+                hint="nodectl image capture NAME --tree / makes what machines are cloned from",
+            )
         self._check_access(wanted)
         layout = wanted.layout or self._stored_layout(wanted)
         check_layout(layout)

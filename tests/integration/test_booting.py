@@ -11,13 +11,22 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from blake3 import blake3
 from controlling import ROOT, ROOT_BLOCK, Controller, Recorder, new_controller, run_async, running
 
 from nodectl.catalog.inventory import NodeInventory
 from nodectl.catalog.records import Job, JobState, Task
 from nodectl.controller.serve import BootWish
-from nodectl.errors import NetbootRefused, RestoreFailed, TokenRefused
+from nodectl.errors import (
+    NetbootRefused,
+    NotAllowed,
+    PathMissing,
+    RestoreFailed,
+    TokenRefused,
+    UnknownImage,
+)
 from nodectl.events import StepProgress
+from nodectl.ids import Root
 from nodectl.installer.cmdline import BootWords, parse_words
 from nodectl.installer.inside import CloneArgv, Installing, Patience
 from nodectl.listen import Address
@@ -268,5 +277,34 @@ def test_many_machines_ask_at_once(tmp_path: Path) -> None:
             await lab.arm(client)
             scripts = await asyncio.gather(*(lab.get(f"/ipxe/{MAC}") for _ in range(40)))
             assert len(set(scripts)) == 1  # one ticket, however often it is asked for
+
+    run_async(main())
+
+
+def test_what_cannot_be_cloned_arms_no_machine(tmp_path: Path) -> None:
+    """An image of a disk, one that is not for the node, none at all, and no layout."""
+
+    async def main() -> None:
+        async with lab_in(tmp_path) as (lab, client):
+            block = b"a root block of a disk"
+            root = Root(blake3(block).digest())
+            await client.publish("disk", root, block, kind="block", totals={"bytes": 1})
+            body = {"state": "cloner", "nodes": ["n1"], "image": "disk", "layout": LAYOUT}
+            with pytest.raises(NetbootRefused, match="no tree"):
+                await client.ask("POST", "/v1/netboot", body)
+            with pytest.raises(UnknownImage):
+                await client.ask("POST", "/v1/netboot", {**body, "image": "absent"})
+            with pytest.raises(NetbootRefused, match="on which disks"):
+                await client.ask("POST", "/v1/netboot", {**body, "image": "golden", "layout": ""})
+            with pytest.raises(PathMissing, match="disklayout"):
+                await client.ask(
+                    "POST", "/v1/netboot",
+                    {**body, "image": "golden", "layout": "", "disklayout": "absent"},
+                )  # fmt: skip
+            await lab.controller.member(tmp_path / "other", "other")
+            await client.set_access("golden", ["other"])
+            with pytest.raises(NotAllowed, match="not for n1"):
+                await client.ask("POST", "/v1/netboot", {**body, "image": "golden"})
+            assert (await client.ask("GET", "/v1/netboot"))["nodes"] == []
 
     run_async(main())
