@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import scenarios
+import verdicts
 
 P = TypeVar("P")
 
@@ -71,7 +72,7 @@ def markdown(rows: Sequence[dict[str, Any]], words: Sequence[str]) -> str:
             **{name: first[name] for name in ("commit", "cpus", "kernel", "runs")},
         ),
         "## Nodes that have nothing",
-        _table(_COLD, cold),
+        _table((*_COLD, ("held to", lambda row: verdicts.sentence(row, rows) or "-")), cold),
         _ABOUT_COLD,
     ]
     if disturbed:

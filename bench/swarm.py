@@ -2,7 +2,8 @@
 
     .venv/bin/python bench/swarm.py --nodes 8 --rate 200 --bytes 256M --tool nodectl,udpcast
     .venv/bin/python bench/swarm.py --nodes 8 --scenario cold,kill,liar --runs 5
-    .venv/bin/python bench/swarm.py --all --markdown docs/swarm-figures.md
+    .venv/bin/python bench/swarm.py --all --runs 2 --results /var/tmp/swarm.jsonl \\
+        --markdown docs/swarm-figures.md
 
 Needs root: it builds network namespaces (bench/lab.py). Every tool moves the same number of bytes
 to the same hosts over the same links, one tool after the other. With --bytes: a file of random
@@ -15,6 +16,9 @@ rate (headers not counted: TCP over Ethernet reaches 95 % of it), `ratio` = seco
 `seeder_copies` = what the seeding host sent over its link, in copies; `cpu_share` near 1 says that
 the machine's processors and not the links were the limit. Every byte that a host received is
 checked: files are compared with the one that was sent, frames with the ids in the manifest.
+
+With --results a call that broke off goes on when it is given again: what the same commit measured
+is not measured again.
 
 Scenarios (bench/scenarios.py) disturb nodectl; `undisturbed` is the last_s of their nodes over that
 of an undisturbed push (`cold`, which is run in the same call), `limit` what it may be.
@@ -34,9 +38,11 @@ from typing import Any
 
 import cluster
 import figures
+import kept
 import lab
 import rivals
 import scenarios
+import verdicts
 from measure import DEFAULT_NODECTL, REPOSITORY, Failed, command_words, emit, machine, pipeline, say
 
 sys.path.insert(0, str(REPOSITORY))
@@ -69,6 +75,7 @@ class Bench:
     folder: Path
     rows: list[dict[str, Any]]
     wanted: set[str]  # scenarios of all plans
+    kept: kept.Kept
     realm: cluster.Realm | None = None
     cold: dict[str, Any] = field(default_factory=dict)  # the last undisturbed push
     failures: int = 0
@@ -83,6 +90,25 @@ class Bench:
         self.rows.append(row)
         self.failures += "error" in row
         emit(row)
+        self.kept.put(row)
+        if told := verdicts.sentence(row, self.rows):
+            say(f"nodectl, {row['scenario']}, {row['nodes']} nodes: {told}")
+
+    def known(self, plan: Plan, tool: str, scenario: str) -> dict[str, Any] | None:
+        """Return a result that an earlier call kept; it is told like a new one."""
+        row = self.kept.get(
+            tool=tool,
+            scenario=scenario,
+            nodes=plan.nodes,
+            rate_mbit=plan.rate_mbit,
+            runs=plan.runs if tool not in rivals.UNICAST or plan.nodes <= 2 else 1,
+            asked_bytes=self.args.bytes,
+        )
+        if row is not None:
+            say(f"{tool}, {scenario}, {plan.nodes} nodes: measured before")
+            self.rows.append(row)
+            emit(row)
+        return row
 
 
 def main() -> None:
@@ -93,7 +119,9 @@ def main() -> None:
     plans = _plans(args)
     with tempfile.TemporaryDirectory(prefix="nodectl-bench-", dir=args.scratch) as folder:
         wanted = {name for plan in plans for name in plan.scenarios}
-        bench = Bench(args=args, folder=Path(folder), rows=[], wanted=wanted)
+        bench = Bench(
+            args=args, folder=Path(folder), rows=[], wanted=wanted, kept=kept.Kept(args.results)
+        )
         for plan in plans:
             measure(bench, plan)
     if args.markdown:
@@ -146,7 +174,7 @@ def _tool(
     """Measure one tool; nodectl in each scenario."""
     if tool == NODECTL:
         _scenarios(bench, plan, hosts, wanted)
-    else:
+    elif bench.known(plan, tool, "cold") is None:
         _rival(bench, plan, hosts, tool)
 
 
@@ -248,13 +276,15 @@ def _scenarios(
 ) -> None:
     """Run nodectl in each scenario; `cold` is what those after it are compared with."""
     for scenario in wanted:
-        row = _scenario(bench, plan, hosts, scenario)
+        known = bench.known(plan, NODECTL, scenario.name)
+        row = known or _scenario(bench, plan, hosts, scenario)
         if scenario.name == "cold":
             bench.cold = row
-        elif _alike(row, bench.cold):
+        elif known is None and _alike(row, bench.cold):
             row["undisturbed"] = round(row["last_s"] / bench.cold["last_s"], 3)
             row["limit"] = scenario.limit
-        bench.tell(row)
+        if known is None:
+            bench.tell(row)
 
 
 def _alike(row: dict[str, Any], cold: dict[str, Any]) -> bool:
@@ -284,7 +314,7 @@ def _scenario(
     except (Failed, OSError) as failed:
         say(f"nodectl, {scenario.name} failed: {failed}")
         return {**facts, "nodes": plan.nodes, "error": str(failed)}
-    return {**facts, **_row(plan, outcomes)}
+    return {**facts, "asked_bytes": bench.args.bytes, **_row(plan, outcomes)}
 
 
 def _rival(bench: Bench, plan: Plan, hosts: lab.Lab, tool: str) -> None:
@@ -318,7 +348,7 @@ def _rival(bench: Bench, plan: Plan, hosts: lab.Lab, tool: str) -> None:
         say(f"{tool} failed: {failed}")
         bench.tell({**facts, "nodes": plan.nodes, "error": str(failed)})
         return
-    bench.tell({**facts, **_row(plan, outcomes)})
+    bench.tell({**facts, "asked_bytes": bench.args.bytes, **_row(plan, outcomes)})
 
 
 def _row(plan: Plan, outcomes: Sequence[scenarios.Outcome]) -> dict[str, Any]:
@@ -371,6 +401,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--scenario", default="cold", help=f"for nodectl: {known}, or: all")
     parser.add_argument("--runs", type=int, default=1, help="of each; the median is told")
     parser.add_argument("--all", action="store_true", help="every figure of docs/swarm-figures.md")
+    parser.add_argument("--results", type=Path, help="keep results here, and go on from them")
     parser.add_argument("--markdown", type=Path, help="write a table of the results, too")
     parser.add_argument("--scratch", type=Path, help="where to write (default: $TMPDIR or /tmp)")
     parser.add_argument("--nodectl", default=DEFAULT_NODECTL, help="how to call nodectl")
