@@ -89,9 +89,9 @@ class ControlApi:
         self._files_api = SiteFilesApi(self.files, self._note)
         self.cloning = CloneParts(catalog, realm, self.inventory.nodes)
         self.releases = Releases(catalog, realm, clocks.now)
-        self.terms = SwarmTerms(catalog, self.releases, self._note)
         self.tracker = Tracker(clocks.monotonic, clocks.rng, self.inventory.nodes.rack)
         self.jobs = Jobs(catalog, now=clocks.now, monotonic=clocks.monotonic, patience=patience)
+        self.terms = SwarmTerms(catalog, self.releases, self._note, self.jobs.cloning)
         self.access = Access(catalog, self.jobs.names)
         self._access_api = AccessApi(self.access, self.members, self.releases, self._note)
         reapply(audit, self.members, self.releases, self.access)
@@ -269,7 +269,7 @@ class ControlApi:
                 "root_block_hex": root_block.hex(),
                 "swarm_key": self.releases.swarm_key(root).hex(),
                 "release": record.to_json(),
-                "terms": self.terms.of(record.signed.release.name).to_json(),
+                "terms": self.terms.in_force(record.signed.release.name).to_json(),
                 **self._peers(root, request[NODE], self.tracker.peers(root, but=request[NODE])),
             }
         )
@@ -277,7 +277,7 @@ class ControlApi:
     async def _announce(self, request: web.Request) -> web.Response:
         root = wire.parse_root(request.match_info["root"])
         record, _ = self.releases.of_root(root)  # only what is released has a swarm
-        terms = self.terms.of(record.signed.release.name)
+        terms = self.terms.in_force(record.signed.release.name)
         announcement = wire.parse_announcement(await request.read(), node=request[NODE])
         found = self.tracker.announce(root, announcement)
         peers = self._peers(root, request[NODE], found)

@@ -5,6 +5,7 @@ controller answers.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 
 from aiohttp import web
 
@@ -12,19 +13,23 @@ from nodectl.catalog.model import ABSENT, Catalog
 from nodectl.controller import wire
 from nodectl.controller.releases import Releases
 from nodectl.errors import InvalidInput, WriteConflict
-from nodectl.swarm.terms import Terms
+from nodectl.swarm.terms import WEIGHT_MAX, Terms
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Note = Callable[..., None]  # (request, what, whom, **details): writes the audit log
 _PREFIX = "terms/"
 _TRIES = 100
+CLONE_WEIGHT = 10  # times the weight of an image, while a node is being cloned from it
 
 
 class SwarmTerms:
     """The terms of each image, and the paths of the control API that show and set them."""
 
-    def __init__(self, catalog: Catalog, releases: Releases, note: Note) -> None:
-        """Work on a catalog; `note` writes the audit log."""
+    def __init__(
+        self, catalog: Catalog, releases: Releases, note: Note, cloning: Callable[[str], bool]
+    ) -> None:
+        """Work on a catalog; `note` writes the audit log, `cloning` names images in use."""
+        self._cloning = cloning
         self._catalog = catalog
         self._releases = releases
         self._note = note
@@ -33,6 +38,13 @@ class SwarmTerms:
         """Return the terms of an image's swarms."""
         document = self._catalog.get(_PREFIX + image)
         return Terms() if document is None else Terms.from_json(document.value)
+
+    def in_force(self, image: str) -> Terms:
+        """Return the terms that nodes are to keep to now: a clone goes before a sync by itself."""
+        terms = self.of(image)
+        if not self._cloning(image):
+            return terms
+        return replace(terms, weight=min(WEIGHT_MAX, CLONE_WEIGHT * terms.weight))
 
     def set(self, image: str, terms: Terms) -> None:
         """Write the terms of an image's swarms."""

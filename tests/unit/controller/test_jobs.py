@@ -9,7 +9,7 @@ from nodectl.catalog.memory import MemoryCatalog
 from nodectl.catalog.model import Catalog, Document
 from nodectl.catalog.records import JobKind, JobState, ReleaseRecord, Task, WorkState
 from nodectl.catalog.sqlite import SqliteCatalog
-from nodectl.controller.jobs import Jobs, Patience, Report
+from nodectl.controller.jobs import Jobs, Keep, Patience, Report
 from nodectl.errors import NoSpace, UnknownJob
 from nodectl.ids import Root
 from nodectl.trust.release import Release, sign_release
@@ -215,3 +215,47 @@ def test_unknown_jobs_and_foreign_nodes(clock: Clocks) -> None:
         jobs.get(job + 1)
     with pytest.raises(UnknownJob):
         jobs.report(job, "n9", Report(state=DONE))
+
+
+def _few(clock: Clocks, catalog: Catalog, **keep: int) -> Jobs:
+    kept = Keep(jobs_least=2, swept_at_once=1, **keep)
+    return Jobs(catalog, now=clock, monotonic=clock, keep=kept)
+
+
+def _end(jobs: Jobs, job_id: int, *nodes: str) -> None:
+    for node in nodes:
+        jobs.report(job_id, node, Report(state=DONE))
+
+
+def test_of_jobs_that_ended_the_last_ones_are_kept_and_who_had_an_image_has_it(
+    clock: Clocks,
+) -> None:
+    catalog = MemoryCatalog()
+    jobs = _few(clock, catalog, jobs=4)
+    running = _create(jobs, "slow")
+    for number in range(6):
+        _end(jobs, _create(jobs, f"n{number}"), f"n{number}")
+    _create(jobs, "last")
+    assert [job.job_id for job in jobs.list()] == [running, 6, 7, 8]
+    with pytest.raises(UnknownJob):
+        jobs.get(2)
+    for node in ("n0", "n5", "slow"):
+        assert jobs.names(node, "golden")
+    assert not jobs.names("n0", "other")
+    again = _few(clock, catalog, jobs=4)  # the rows that were not deleted yet go then
+    assert [job.job_id for job in again.list()] == [running, 6, 7, 8]
+    assert again.names("n0", "golden")
+    for _ in range(20):
+        again.expire(lambda _: clock())
+    assert len(catalog.list("work/")) == sum(len(again.rows(j.job_id)) for j in again.list())
+    assert len(catalog.list("jobs/")) == 4
+
+
+def test_the_rows_of_large_jobs_count_but_the_newest_stay(clock: Clocks) -> None:
+    jobs = _few(clock, MemoryCatalog(), rows=10)
+    nodes = [f"n{number}" for number in range(8)]
+    for _ in range(5):
+        _end(jobs, _create(jobs, *nodes), *nodes)
+    _create(jobs, *nodes)
+    assert [job.job_id for job in jobs.list()] == [4, 5, 6]
+    assert _create(jobs, "n0") == 7
