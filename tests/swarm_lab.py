@@ -54,6 +54,10 @@ def make_task(frames: Sequence[StoredFrame], per_span: int) -> SwarmTask:
     return SwarmTask(root=ROOT, phase=Phase.DATA, keys=SwarmKeys(KEY), spans=spans)
 
 
+async def _nothing(_: web.Request) -> web.StreamResponse:  # noqa: RUF029 - aiohttp wants it
+    raise web.HTTPNotFound
+
+
 @dataclass(slots=True, eq=False)
 class Tracker:
     """A tracker in memory that can be switched off."""
@@ -115,6 +119,7 @@ class Lab:
         server = SwarmServer(limits=limits)
         if on_span is not None:
             server._on_span = on_span  # type: ignore[assignment,method-assign]
+            server._on_any = _nothing  # type: ignore[method-assign]  # it is asked by name then
         app = web.Application()
         server.mount(app)
         door = door or DoorLimits()

@@ -79,6 +79,7 @@ class Core:
         self._pace = Pace(limits.rate_tau_s, limits.progress_s)
         self._ask_at = 0.0
         self._ask_wait = limits.ask_first_s
+        self._share = 0  # bytes that may be on their way from one neighbour
         self._starving_since: float | None = None
         self._wake: float | None = None  # what `wake_at` said, as long as it holds
         self._finished = False
@@ -311,8 +312,6 @@ class Core:
 
     def _ready(self) -> list[Neighbour]:
         """Return the neighbours that may be asked now."""
-        givers = sum(1 for neighbour in self._neighbours.values() if neighbour.have)
-        share = int(2 * self._pace.window(self._limits) / max(1, givers))
         ready = []
         for neighbour in self._neighbours.values():
             while neighbour.deferrals and neighbour.deferrals[0][0] <= self._now:
@@ -321,7 +320,7 @@ class Core:
                 neighbour.have
                 and not neighbour.asked_any
                 and neighbour.not_before <= self._now
-                and neighbour.has_room(share, self._limits)
+                and neighbour.has_room(self._share, self._limits)
             ):
                 ready.append(neighbour)
         return ready
@@ -331,8 +330,9 @@ class Core:
         since = self._now if self._starving_since is None else self._starving_since
         starving = self._now - since >= self._limits.import_idle_s
         self._circle.bar(starving=starving, hungry=self._hungry)
-        self._ask_origins()
         window = self._pace.window(self._limits)
+        self._share = picker.share_of(self._neighbours.values(), window)
+        self._ask_origins()
         least = picker.least_spans(self._neighbours.values(), self._limits)
         while wanted := self._missing & ~self._flight.bits & ~self._expected:
             enough = len(self._asked) >= least
@@ -354,7 +354,8 @@ class Core:
     def _ask_origins(self) -> None:
         """Ask each idle origin for what it gave nobody yet, beside the window."""
         wanted = self._missing & ~self._flight.bits & ~self._expected
-        for source, may in polls.idle_origins(self._neighbours.values(), wanted, self._now):
+        everyone, room = self._neighbours.values(), (self._share, self._limits)
+        for source, may in polls.idle_origins(everyone, wanted, self._now, room):
             source.polled = source.asked_any = True
             self._actions.append(AskAny(source.info, may))
 

@@ -122,6 +122,11 @@ def choose_request(
     return None
 
 
+def share_of(neighbours: Collection[Neighbour], window: float) -> int:
+    """Return how many bytes of a window one neighbour has, twice the even share."""
+    return int(2 * window / max(1, sum(1 for neighbour in neighbours if neighbour.have)))
+
+
 def ready_at(neighbours: Collection[Neighbour], now: float) -> float:
     """Return when the next neighbour may be asked that may not be now; for ever where none is."""
     soonest = math.inf

@@ -9,6 +9,7 @@ for more than it may): the answer brings a span, and what else is there.
 
 from collections.abc import Collection
 
+from nodectl.swarm.limits import Limits
 from nodectl.swarm.picker import Neighbour
 
 
@@ -41,9 +42,12 @@ def dull(neighbours: Collection[Neighbour], wanted: int, now: float) -> list[Nei
 
 
 def idle_origins(
-    neighbours: Collection[Neighbour], wanted: int, now: float
+    neighbours: Collection[Neighbour], wanted: int, now: float, room: tuple[int, Limits]
 ) -> list[tuple[Neighbour, int]]:
     """Return which origins to ask now for any span that they gave nobody yet, and of which.
+
+    `room` says how much fits a neighbour (its share of the window in bytes, the limits): the next
+    answer is to be ready when one ends.
 
     What an origin has not sent, nobody has: it never waits for a request, and which span it is, it
     knows better than who asks. One that has given out all that is lacking here is asked like other
@@ -52,7 +56,10 @@ def idle_origins(
     idle = [
         n
         for n in neighbours
-        if n.origin and not (n.given_out or n.in_flight or n.asked_any) and n.not_before <= now
+        if n.origin
+        and not (n.given_out or n.asked_any)
+        and n.not_before <= now
+        and n.has_room(*room)
     ]
     if not idle:
         return []
