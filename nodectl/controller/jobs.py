@@ -9,14 +9,13 @@ step "take"; one that took it and is not heard of for `silent_s` has failed at s
 when such a node reports after all, what it says counts. A clone is done when its new system has
 told of its start (`first_boots.py`), and has failed when that does not come.
 
-Jobs that ended are forgotten, the oldest first, when they are more than `Keep` says; which nodes
-they named for which image is kept ("grants/IMAGE"), since that is what lets a node have the image.
+Jobs that ended are forgotten in the end (`old_jobs.py`).
 
 A row's `version` says when it changed last: a counter that goes on growing over restarts, so that
 a watcher asks "what changed after V".
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,10 +34,10 @@ from nodectl.catalog.records import (
     work_key,
 )
 from nodectl.controller import first_boots
+from nodectl.controller.old_jobs import Forgotten, Keep
 from nodectl.errors import InvalidInput, UnknownJob, WriteConflict
 
 _NUMBER_TRIES = 100
-_GRANTS = "grants/"
 _GOING_DOWN_S = 60.0  # in which a node that restarts may still be heard of
 
 
@@ -61,16 +60,6 @@ class Patience:
         if work.task is Task.CLONE and not begun:
             return self.start_within_s, self.start_silent_s
         return self.take_within_s, self.silent_s
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Keep:
-    """How many jobs that ended are kept: what a controller has in memory and on disk is bounded."""
-
-    jobs: int = 1000
-    rows: int = 200_000  # one for each node of a job: about 1 KiB each
-    jobs_least: int = 20  # so many are kept however many rows they have
-    swept_at_once: int = 100  # documents deleted in one go, each of them durably
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +122,7 @@ class Jobs:
         # has ended, and is in `_open` no more.
         self._open: dict[int, set[str]] = {}
         self._failed: dict[int, set[str]] = {}
-        self._grants: dict[str, frozenset[str]] = {}  # image: nodes that forgotten jobs named
-        self._litter: list[str] = []  # keys of forgotten jobs that are to be deleted still
+        self._forgotten = Forgotten(catalog, self._keep)
         for document in catalog.list("jobs/"):
             self._remember(Job.from_json(document.value))
         for document in catalog.list("work/"):
@@ -142,9 +130,7 @@ class Jobs:
             if work.job_id in self._rows:
                 self._show(self._row(work))
             else:
-                self._litter.append(document.key)
-        for document in catalog.list(_GRANTS):
-            self._grants[document.key.removeprefix(_GRANTS)] = frozenset(document.value["nodes"])
+                self._forgotten.litter.append(document.key)
         for job in tuple(self._jobs.values()):
             self._mend(job)
         self._forget_old()
@@ -249,7 +235,7 @@ class Jobs:
         """Say whether a job, over or not, names a node for an image."""
         return any(
             job.name == image and node in self._rows[job.job_id] for job in self._jobs.values()
-        ) or node in self._grants.get(image, ())
+        ) or self._forgotten.named(node, image)
 
     def cloning(self, image: str) -> bool:
         """Say whether a node is being cloned from an image now."""
@@ -311,7 +297,7 @@ class Jobs:
                 work = self._concluded(row, heard(row.work.node))
                 if work is not None:
                     changed.append(self._change(row, work))
-        self._sweep()
+        self._forgotten.sweep()
         return tuple(changed)
 
     def _forget_old(self) -> None:
@@ -322,32 +308,8 @@ class Jobs:
             if len(self._jobs) <= self._keep.jobs and rows <= self._keep.rows:
                 return
             rows -= len(self._rows[job_id])
-            self._forget(self._jobs[job_id])
-
-    def _forget(self, job: Job) -> None:
-        """Forget a job; the rows of its nodes go bit by bit: there may be ten thousand."""
-        nodes = self._rows[job.job_id]
-        granted = self._grants.get(job.name, frozenset())
-        if not granted >= nodes.keys():
-            self._grants[job.name] = granted | nodes.keys()
-            self._write(_GRANTS + job.name, {"nodes": sorted(self._grants[job.name])})
-        self._delete(job_key(job.job_id))
-        self._litter += [work_key(node, job.job_id) for node in nodes]
-        del self._jobs[job.job_id], self._rows[job.job_id], self._failed[job.job_id]
-
-    def _sweep(self) -> None:
-        for key in self._litter[: self._keep.swept_at_once]:
-            self._delete(key)
-        del self._litter[: self._keep.swept_at_once]
-
-    def _write(self, key: str, value: Mapping[str, Any]) -> None:
-        present = self._catalog.get(key)
-        self._catalog.put(key, value, expected=ABSENT if present is None else present.revision)
-
-    def _delete(self, key: str) -> None:
-        present = self._catalog.get(key)
-        if present is not None:
-            self._catalog.delete(key, expected=present.revision)
+            self._forgotten.take(self._jobs[job_id], self._rows[job_id].keys())
+            del self._jobs[job_id], self._rows[job_id], self._failed[job_id]
 
     def _concluded(self, row: Row, heard: float) -> Work | None:
         work, now = row.work, self._monotonic()

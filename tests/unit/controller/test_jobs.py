@@ -9,7 +9,8 @@ from nodectl.catalog.memory import MemoryCatalog
 from nodectl.catalog.model import Catalog, Document
 from nodectl.catalog.records import JobKind, JobState, ReleaseRecord, Task, WorkState
 from nodectl.catalog.sqlite import SqliteCatalog
-from nodectl.controller.jobs import Jobs, Keep, Patience, Report
+from nodectl.controller.jobs import Jobs, Patience, Report
+from nodectl.controller.old_jobs import Keep
 from nodectl.errors import NoSpace, UnknownJob
 from nodectl.ids import Root
 from nodectl.trust.release import Release, sign_release
