@@ -81,12 +81,20 @@ _PART = _object(**_PART_FIELDS, content=_BASE64)
 _INVENTORY = _object(inventory=_OBJECT, revision=_COUNT)
 _ACCESS = _object(nodes={"type": ["array", "null"], "items": _NAME, "maxItems": 20_000})
 _RATE: Schema = {"type": ["integer", "null"], "minimum": 1}
-_TERMS = _object(
-    paused=_BOOL,
-    upload_rate=_RATE,
-    download_rate=_RATE,
-    weight={"type": "integer", "minimum": 1, "maximum": 100},
-)
+_WEIGHT: Schema = {"type": "integer", "minimum": 1, "maximum": 100}
+_RATES: Mapping[str, Schema] = {"upload_rate": _RATE, "download_rate": _RATE}
+_TERMS = _object(paused=_BOOL, weight=_WEIGHT, **_RATES)
+_WHOLE: Schema = {"type": ["integer", "boolean"]}
+_SWARM_WORD: Schema = {"type": "string", "maxLength": 64}
+_SWARM_COUNTS: Schema = {
+    "type": "object", "maxProperties": 4096, "propertyNames": _SWARM_WORD,
+    "additionalProperties": {"type": "integer"},
+}  # fmt: skip
+_SWARM: Schema = {
+    "type": "object", "maxProperties": 32, "propertyNames": _SWARM_WORD,
+    "properties": {"from": _SWARM_COUNTS, "bytes_per_s": _WHOLE},
+    "additionalProperties": {"anyOf": [_SWARM_WORD, _WHOLE, _SWARM_COUNTS]},
+}  # fmt: skip
 _PEERS: Mapping[str, Schema] = {
     "terms": _TERMS,
     "peers": _list(_object(node=_NAME, url=_STRING, complete=_BOOL, rack=_STRING)),
@@ -136,10 +144,17 @@ _SCHEMAS: Mapping[str, Schema] = {
         rows=_list(_ref("Work")),
     ),
 }  # fmt: skip
+_MULTICAST = _object(
+    {"ttl": {**_WEIGHT, "maximum": 255}, "wait_s": {**_WEIGHT, "maximum": 3600}},
+    rate={**_WEIGHT, "maximum": 1 << 40},
+)
 _JOB_BODIES: Schema = {
     "oneOf": [
         _object(
-            {"generation": _COUNT_OR_NULL, "options": _object({"allow_rollback": _BOOL})},
+            {
+                "generation": _COUNT_OR_NULL,
+                "options": _object({"allow_rollback": _BOOL, "multicast": _MULTICAST}),
+            },
             kind={"const": "fetch"}, name=_NAME, nodes=_list(_TEXT, minItems=1, maxItems=20_000),
         ),
         _object(
@@ -147,7 +162,7 @@ _JOB_BODIES: Schema = {
             kind={"const": "restore"}, name=_NAME,
             nodes=_list(_TEXT, minItems=1, maxItems=20_000),
             options=_object(
-                {"allow_rollback": _BOOL, "keep_extra": _BOOL},
+                {"allow_rollback": _BOOL, "keep_extra": _BOOL, "multicast": _MULTICAST},
                 path={"type": "string", "pattern": "^/", "maxLength": 4096},
             ),
         ),
@@ -278,7 +293,8 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         summary="How fast an image's swarms may go, and whether they rest.", answer=_TERMS
     ),
     ("PUT", "/v1/releases/{name}/swarm"): Operation(
-        summary="Set that, for every node.", body=_TERMS, answer=_TERMS
+        summary="Set that, for every node.",
+        body=_object(_RATES, paused=_BOOL, weight=_WEIGHT), answer=_TERMS,
     ),
     ("POST", "/v1/releases/{name}/{generation}/signature"): Operation(
         summary="Give a release a signature that was made elsewhere.",
@@ -318,7 +334,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         body=_object(
             {
                 "step": _TEXT, "sentence": _TEXT, "lines": _list(_TEXT, maxItems=50),
-                "receipt": _OBJECT, "done": _COUNT, "total": _COUNT_OR_NULL, "swarm": _OBJECT,
+                "receipt": _OBJECT, "done": _COUNT, "total": _COUNT_OR_NULL, "swarm": _SWARM,
                 "awaits": _AWAITS,
             },
             state=_STATE,
@@ -340,7 +356,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
                 {
                     "generation": _COUNT_OR_NULL,
                     "layout": {"type": "string", "maxLength": 262_144},
-                    "disklayout": {"type": "string", "maxLength": 63},
+                    "disklayout": {"anyOf": [{"const": ""}, _NAME]},
                     "boot_order": {"enum": [each.value for each in BootOrder]},
                 },
                 state={"const": "cloner"}, image=_NAME,

@@ -35,6 +35,7 @@ _SWARM_TEXT_MAX = 64
 _SEEN_MAX = 32
 _SEEN_TEXT_MAX = 200
 _AWAITED = {"ticket_sha256", "root", "root_uuid", "machine_id"}
+_HEX = re.compile(r"(?:[0-9A-Fa-f]{2})*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 T = TypeVar("T")
@@ -128,10 +129,10 @@ class Fields:
 
     def hex(self, name: str) -> bytes:
         """Take bytes in hexadecimal digits."""
-        try:
-            return bytes.fromhex(self.take(name, str))
-        except ValueError as exc:
-            raise InvalidInput(f"{self._where}: {name} is not hexadecimal") from exc
+        text = self.take(name, str)
+        if not _HEX.fullmatch(text):  # bytes.fromhex passes over spaces
+            raise InvalidInput(f"{self._where}: {name} is not hexadecimal")
+        return bytes.fromhex(text)
 
     def name(self, name: str) -> str:
         """Take a name as `checked_name` wants it."""
