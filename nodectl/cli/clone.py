@@ -171,7 +171,7 @@ def _run_followed(
     observer = observer_for(json_lines=as_json)
     with ToldClone(membership, source, wish.node_name, observer, ordered=asked.job) as told:
         run_clone(wish, source, yes=yes, as_json=as_json, told=told)
-    if told.job_id is not None and not as_json:
+    if told.awaits_start and not as_json:
         print(f"  job {told.job_id}; wait for its start: nodectl job watch {told.job_id}")
     if asked.restart:
         _restart(membership, wish.node_name, told.job_id)

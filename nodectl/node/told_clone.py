@@ -64,6 +64,7 @@ class ToldClone:
         self._ticket = secrets.token_bytes(KEY_BYTES)
         self._voice: _Voice | None = None
         self._told = False
+        self.awaits_start = False  # whether the job goes on until the new system has told
         self._ordered = ordered
 
     @property
@@ -121,6 +122,7 @@ class ToldClone:
             voice.say("succeed", receipt, step="applied", sentence=sentence)
         else:
             voice.say("applied", receipt, self._awaited(report))
+            self.awaits_start = True
 
     def _awaited(self, report: CloneReport) -> dict[str, str]:
         return {

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 from commands import Commands
 from integration.test_boot_apply import HERE, make_tree
+from loop_disks import MIB, loop_disk
 
 from nodectl.boot.first_boot import FOLDER, FirstBoot, check_first_boot, place_first_boot
 from nodectl.boot.inside import entered
@@ -292,11 +293,20 @@ def test_an_image_without_python_is_not_waited_for(lab: Lab, tmp_path: Path) -> 
     assert row["sentence"] in lab.commands.ok("c", "job", "show", str(told.job_id))
 
 
-def test_data_is_not_waited_for(lab: Lab) -> None:
-    with lab.told() as told:
-        told.begin()
-        told.applied(report(boots=False))
-    assert lab.row(told.job_id)["sentence"] == "it boots nothing: it is data"
+def test_the_command_is_followed_and_data_is_not_waited_for(lab: Lab, tmp_path: Path) -> None:
+    with loop_disk(tmp_path / "disk.img", 96 * MIB) as disk:
+        words = ("clone", "golden", "--disk", disk.path, "--yes")
+        said = json.loads(lab.commands.ok("n1", *words, "--json").splitlines()[-1])
+        row = lab.row(said["job"])
+        assert (row["job"], row["step"]) == ("ok", "applied")
+        assert row["sentence"] == "it boots nothing: it is data"
+        assert row["receipt"]["applied"]["disk"] == disk.path
+        shown = lab.commands.ok("c", "job", "show", str(said["job"]))
+        assert "applied; it boots nothing: it is data" in shown
+        alone = lab.commands.ok("n1", *words, "--no-follow", "--json").splitlines()[-1]
+        assert json.loads(alone)["job"] is None
+        jobs = json.loads(lab.commands.ok("c", "job", "list", "--json"))["jobs"]
+        assert max(job["job_id"] for job in jobs) == said["job"]
 
 
 def test_a_system_v_init_starts_it_too(lab: Lab, system: Path) -> None:
