@@ -14,11 +14,12 @@ from nodectl.cli.job import swarm_app
 from nodectl.cli.membership import JsonOption, StateOption, ask, open_state
 
 if TYPE_CHECKING:
-    from nodectl.node.client import ControlClient, JobView
+    from nodectl.node.client import ControlClient, JobView, WorkRow
 
 NO_LIMIT = "none"
 _AGAIN_S = 1.0
 _PEERS_SHOWN = 3
+_WAITS_SHOWN = 3
 
 RateText = Annotated[str | None, typer.Option(metavar="SIZE", help="Bytes/s such as 50M, or none.")]
 
@@ -60,7 +61,9 @@ def swarm_status(
     """Show how far each node of the running jobs is, how fast, from whom, and what it waits for.
 
     It waits for: disk (what came cannot be stored as fast), limit (its own --download-rate), cpu,
-    peer (nobody gives what it lacks) or link. On a terminal again each second, until Ctrl-C.
+    peer (nobody gives what it lacks) or link; WAITED FOR says where its time went so far. The bound
+    is what the last node would need at the rate of the fastest. On a terminal again each second,
+    until Ctrl-C.
 
     Exit codes: 40 this machine is no member, 42 the controller does not answer.
     """
@@ -144,8 +147,25 @@ def swarm_limit(
         print(f"{key.replace('_', ' ')}: {_rate(status[key])}")
 
 
+JobOption = Annotated[
+    int | None, typer.Option("--job", metavar="JOB", help="The image of this job, instead.")
+]
+
+
+def _image_of(state: Path | None, name: str | None, job: int | None) -> str:
+    """Return the image that a command line means."""
+    from nodectl.errors import InvalidInput
+
+    if (name is None) == (job is None):
+        raise InvalidInput(
+            "an image or a job, one of them", hint="nodectl swarm pause IMAGE, or --job JOB"
+        )
+    return name or str(ask(state, lambda client: client.job(job or 0)).job.name)
+
+
 def swarm_pause(
-    name: Annotated[str, typer.Argument(help="The image.")],
+    name: Annotated[str | None, typer.Argument(help="The image.")] = None,
+    job: JobOption = None,
     state: StateOption = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -154,21 +174,26 @@ def swarm_pause(
     What was fetched stays, spans that are on their way come to their end, jobs go on waiting; a
     node hears of it with its next announcement (5 s, longer in very large swarms).
 
-    Exit codes: 28 no such image, 40 this machine is no member, 42 the controller does not answer.
+    Exit codes: 14 neither image nor job, 28 no such image, 40 this machine is no member, 42 the
+    controller does not answer, 46 no such job.
     """
-    _print_terms(name, _agree(state, name, {"paused": True}), json=json_output)
+    image = _image_of(state, name, job)
+    _print_terms(image, _agree(state, image, {"paused": True}), json=json_output)
 
 
 def swarm_resume(
-    name: Annotated[str, typer.Argument(help="The image.")],
+    name: Annotated[str | None, typer.Argument(help="The image.")] = None,
+    job: JobOption = None,
     state: StateOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Let the swarms of an image go on.
 
-    Exit codes: 28 no such image, 40 this machine is no member, 42 the controller does not answer.
+    Exit codes: 14 neither image nor job, 28 no such image, 40 this machine is no member, 42 the
+    controller does not answer, 46 no such job.
     """
-    _print_terms(name, _agree(state, name, {"paused": False}), json=json_output)
+    image = _image_of(state, name, job)
+    _print_terms(image, _agree(state, image, {"paused": False}), json=json_output)
 
 
 def _given(**values: int | None) -> dict[str, int | None]:
@@ -226,29 +251,45 @@ def _swarm(view: "JobView") -> dict[str, Any]:
     total = max((row.total or 0 for row in rows), default=0)
     came = [row.swarm.get("from") or row.work.receipt.get("from", {}) for row in rows]
     seeded = sum(one.get(seeder, 0) for one in came for seeder in seeders)
-    left = [
-        (row.total - row.done) / row.swarm["bytes_per_s"]
-        for row in rows
-        if row.work.state not in FINAL and row.total and row.swarm.get("bytes_per_s")
-    ]
+    nodes = [_node(row) for row in rows]
+    lacking = {
+        node["node"]: node["total"] - node["done"]
+        for node, row in zip(nodes, rows, strict=True)
+        if row.work.state not in FINAL and node["total"]
+    }
+    rates = {node["node"]: node["bytes_per_s"] for node in nodes if node.get("bytes_per_s")}
+    left = [lack / rates[name] for name, lack in lacking.items() if name in rates]
+    last = max(lacking, key=lambda name: (lacking[name], name), default=None)
+    fastest = max((*rates.values(), *map(_past_rate, rows)), default=0.0)
     return {
         "job": view.job.job_id,
         "name": view.job.name,
         "generation": view.job.generation,
         "seeder_copies": round(seeded / total, 3) if total else None,
         "seconds_left": round(max(left), 1) if left else None,
-        "nodes": [
-            {
-                "node": row.work.node,
-                "state": row.work.state.value,
-                "step": row.work.step,
-                "done": row.done,
-                "total": row.total,
-                **row.swarm,
-            }
-            for row in rows
-        ],
+        # What it would take if the last node got bytes as fast as the fastest one gets or got them.
+        "bound_seconds_left": round(lacking[last] / fastest, 1) if last and fastest else None,
+        "last_node": last,
+        "nodes": nodes,
     }
+
+
+def _node(row: "WorkRow") -> dict[str, Any]:
+    return {
+        "node": row.work.node,
+        "state": row.work.state.value,
+        "step": row.work.step,
+        "done": row.done,
+        "total": row.total,
+        "waited_ms": row.work.receipt.get("waited_ms", {}),
+        **row.swarm,
+    }
+
+
+def _past_rate(row: "WorkRow") -> float:
+    """Return the bytes/s at which a node that has everything got it, 0 where it does not say."""
+    fetched, seconds = (row.work.receipt.get(name, 0) for name in ("fetched_bytes", "seconds"))
+    return float(fetched) / seconds if seconds else 0.0
 
 
 def _text(swarm: Mapping[str, Any]) -> str:
@@ -258,9 +299,19 @@ def _text(swarm: Mapping[str, Any]) -> str:
     copies, left = swarm["seeder_copies"], swarm["seconds_left"]
     told = "" if copies is None else f", the seeder sent {copies:.2f} copies"
     told += "" if left is None else f", the last node needs {format_duration(left)} more"
+    bound = swarm["bound_seconds_left"]
+    told += "" if left is None or bound is None else f" (bound: {format_duration(bound)})"
     head = f"job {swarm['job']}: {swarm['name']} generation {swarm['generation']}{told}"
-    header = ("NODE", "STATE", "DONE", "RATE", "WAITS FOR", "FROM")
+    header = ("NODE", "STATE", "DONE", "RATE", "WAITS FOR", "WAITED FOR", "FROM")
     return f"{head}\n{table(header, [_row(node) for node in swarm['nodes']])}"
+
+
+def _waited(node: Mapping[str, Any]) -> str:
+    """Return what a node spent its time on, as shares of it: "link 81 %, disk 12 %"."""
+    waited = node.get("waited_ms") or {}
+    whole = sum(waited.values())
+    shares = [(name, 100 * ms / whole) for name, ms in waited.items() if ms > 0]
+    return ", ".join(f"{name} {share:.0f} %" for name, share in shares[:_WAITS_SHOWN]) or "-"
 
 
 def _row(node: Mapping[str, Any]) -> tuple[str, ...]:
@@ -272,6 +323,7 @@ def _row(node: Mapping[str, Any]) -> tuple[str, ...]:
         done,
         _rate(node["bytes_per_s"]) if "bytes_per_s" in node else "-",
         node.get("waits_for", "-"),
+        _waited(node),
         " ".join(name for name, _ in came[:_PEERS_SHOWN]),
     )
 

@@ -39,6 +39,7 @@ from nodectl.swarm.model import PeerInfo, Phase
 from nodectl.swarm.rate import RateLimiter
 from nodectl.swarm.server import SwarmServer
 from nodectl.swarm.share import Share, SwarmTask
+from nodectl.swarm.statistics import Waited
 from nodectl.swarm.terms import Terms
 
 STEPS = {Phase.META: "fetch manifest", Phase.DATA: "fetch"}
@@ -52,6 +53,7 @@ class _Root:
     keys: SwarmKeys
     manifest: Manifest
     conduct: Conduct = field(default_factory=Conduct)
+    waited: Waited = field(default_factory=Waited)
     peers: dict[str, PeerInfo] = field(default_factory=dict)  # as the tracker named them
     meta: Share | None = None
     data: Share | None = None
@@ -124,6 +126,7 @@ class NodeSwarm:
             "from": dict(bytes_from),
             "seconds": meta.seconds + data.seconds,
             "dropped": [list(pair) for pair in (*meta.dropped, *data.dropped)],
+            "waited_ms": root.waited.to_json(),
             **({} if feed is None else {"multicast": feed.to_json()}),
         }
 
@@ -254,11 +257,10 @@ class NodeSwarm:
             return Holding(have_bytes=0, complete=False)
         shares = [share for share in (known.meta, known.data) if share is not None]
         complete = known.data is not None and all(share.complete for share in shares)
-        fetches = [share.statistics() for share in shares if share.statistics is not None]
         return Holding(
             have_bytes=sum(share.held_bytes for share in shares),
             complete=complete,
-            fetch=fetches[-1].to_json() if fetches else None,
+            fetch=_fetch(known, shares),
         )
 
     def status(self) -> dict[str, Any]:
@@ -333,7 +335,6 @@ class NodeSwarm:
 
 def _status(root: _Root) -> dict[str, Any]:
     shares = [share for share in (root.meta, root.data) if share is not None]
-    fetches = [share.statistics() for share in shares if share.statistics is not None]
     peers = {peer.name: peer.url for share in shares for peer in share.peers}
     return {
         "name": root.held.name,
@@ -346,8 +347,17 @@ def _status(root: _Root) -> dict[str, Any]:
         "have": "" if root.data is None else to_hex(root.data.have),  # as in docs/protocol.md
         "peers": peers | {peer.name: peer.url for peer in root.peers.values()},
         "terms": root.conduct.terms.to_json(),
-        "fetch": fetches[-1].to_json() if fetches else None,
+        "fetch": _fetch(root, shares),
     }
+
+
+def _fetch(root: _Root, shares: Sequence[Share]) -> dict[str, Any] | None:
+    """Return how the fetch of a root goes, None where there is none; reporting looks at it."""
+    fetches = [share.statistics() for share in shares if share.statistics is not None]
+    if not fetches:
+        return None
+    root.waited.look(fetches[-1].wait(), time.monotonic())
+    return {**fetches[-1].to_json(), "waited_ms": root.waited.to_json()}
 
 
 @contextlib.asynccontextmanager

@@ -1,5 +1,6 @@
 """How a fetch goes, and what it waits for: enough to say why a node is slow. Pure."""
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -8,6 +9,9 @@ from typing import Any
 # its answer, a request for a span that is answered with 404 or 429 (two), a question for peers to
 # the tracker (two). What a peer has, told beside a span, is none; nor is a request that brought
 # frames. The node that asks counts both. The simulation counts the same.
+
+
+_LEAST_S = 0.05  # less is not told
 
 
 class Wait(StrEnum):
@@ -68,6 +72,29 @@ class FetchStatistics:
             "control_messages": self.control,
             "failures": dict(self.failures),
         }
+
+
+class Waited:
+    """How long a fetch waited for what: its disk, its link, its peers, its CPU.
+
+    It is looked at now and then; what holds it up at a look counts for the time since the last one.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._at: float | None = None
+        self._seconds: defaultdict[Wait, float] = defaultdict(float)
+
+    def look(self, wait: Wait, now: float) -> None:
+        """Take note of what holds the fetch up at `now`, in seconds."""
+        if self._at is not None:
+            self._seconds[wait] += now - self._at
+        self._at = now
+
+    def to_json(self) -> dict[str, int]:
+        """Return the milliseconds for each thing waited for, the longest first."""
+        longest = sorted(self._seconds.items(), key=lambda pair: -pair[1])
+        return {wait.value: round(1000 * s) for wait, s in longest if s >= _LEAST_S}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

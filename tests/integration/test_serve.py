@@ -342,7 +342,9 @@ def test_a_paused_swarm_rests_over_a_restart_of_the_controller_until_it_is_resum
     assert kept == terms | {"paused": True}
     _wait_for_pause(realm)
     assert "n1" not in _states_of_job(realm, "done")
-    assert "the swarm of golden runs" in realm.ok("c", "swarm", "resume", "golden")
+    realm.fails("c", 14, "swarm", "resume")
+    realm.fails("c", 46, "swarm", "resume", "--job", "9")
+    assert "the swarm of golden runs" in realm.ok("c", "swarm", "resume", "--job", "1")
     realm.ok("c", "job", "watch", "1")
     assert "n1" in _states_of_job(realm, "done")
 

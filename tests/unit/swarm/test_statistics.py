@@ -1,8 +1,10 @@
 import dataclasses
+import json
 
 import pytest
 
-from nodectl.swarm.statistics import FetchStatistics, Wait
+from nodectl.controller.wire import parse_report
+from nodectl.swarm.statistics import FetchStatistics, Wait, Waited
 
 FLOWING = FetchStatistics(
     missing_spans=10,
@@ -37,3 +39,19 @@ def test_what_a_fetch_waits_for(change: dict[str, int], wait: Wait) -> None:
     statistics = dataclasses.replace(FLOWING, **change)  # type: ignore[arg-type]
     assert statistics.wait() is wait
     assert statistics.to_json()["waits_for"] == wait.value
+
+
+def test_time_counts_for_what_was_waited_for_at_the_next_look() -> None:
+    waited = Waited()
+    for wait, now in ((Wait.PEER, 5.0), (Wait.LINK, 6.0), (Wait.DISK, 9.0), (Wait.LINK, 9.5)):
+        waited.look(wait, now)
+    assert waited.to_json() == {"disk": 3000, "link": 1500}
+    assert list(waited.to_json()) == ["disk", "link"]
+
+
+def test_the_controller_takes_what_a_fetch_waited_for() -> None:
+    waited = Waited()
+    waited.look(Wait.PEER, 0.0)
+    waited.look(Wait.PEER, 12.34)
+    body = {"state": "running", "step": "fetch", "swarm": {"waited_ms": waited.to_json()}}
+    assert parse_report(json.dumps(body).encode()).swarm == {"waited_ms": {"peer": 12340}}
