@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-WAIT_S = 30
+WAIT_S = 60
 
 
 class Commands:

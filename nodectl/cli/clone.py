@@ -14,13 +14,14 @@ import typer
 
 from nodectl.boot.model import BootOrder
 from nodectl.cli.disk_plan import ask, plan_document, plan_text, read_layout, written_names
-from nodectl.cli.inventory import given_to
+from nodectl.cli.given import given_scripts, given_to, stored_layout
 from nodectl.cli.membership import open_state
 from nodectl.cli.progress import observer_for
 from nodectl.cli.releases import open_image
 
 if TYPE_CHECKING:
     from nodectl.catalog.site_files import FilledFile
+    from nodectl.disk.model import Layout
     from nodectl.disk.plan import DiskPlan
     from nodectl.node.clone import CloneReport, CloneWish, ImageSource
     from nodectl.node.images import StoredImage
@@ -33,6 +34,12 @@ _DISK = typer.Option(
 )
 _LAYOUT = typer.Option(
     None, "--layout", help="Disk layout (TOML). Without it: one ext4 root on the whole disk."
+)
+_DISKLAYOUT = typer.Option(
+    "", "--disklayout", help="Name of a layout that is kept at the controller."
+)
+_SCRIPTS = typer.Option(
+    True, "--scripts/--no-scripts", help="Run the scripts that the image has (cloner script)."
 )
 _HOSTNAME = typer.Option(
     "", "--hostname", help="Name of the clone. Without it: this machine's name in the realm."
@@ -76,6 +83,7 @@ def clone(
     image: str = typer.Argument(..., help="Name of the image, or NAME@GENERATION."),
     disk: list[str] = _DISK,
     layout: Path = _LAYOUT,
+    disklayout: str = _DISKLAYOUT,
     hostname: str = _HOSTNAME,
     unmount: bool = _UNMOUNT,
     yes: bool = typer.Option(False, "--yes", help="Do not ask before the disk is overwritten."),
@@ -86,6 +94,7 @@ def clone(
     boot_order: BootOrder = _ORDER,
     elsewhere: bool = _ELSEWHERE,
     verify: bool = _VERIFY,
+    scripts: bool = _SCRIPTS,
     follow: bool = _FOLLOW,
     job: int = _JOB,
     restart: bool = _RESTART,
@@ -95,13 +104,13 @@ def clone(
     """Clone an image onto a disk: partition, format, restore, make it a machine of its own.
 
     Shows which disk it is by model, serial and size, and what is on it and will be lost; asks; then
-    writes, reads back and reports. Nothing stays mounted or attached.
+    writes, reads back and reports. Nothing stays mounted or attached. A layout with an EFI system
+    partition gets a loader for UEFI, one with a BIOS boot partition one for BIOS, and the image
+    must then have a kernel; without either the disk is data.
 
-    A layout with an EFI system partition gets a loader for UEFI, one with a BIOS boot partition one
-    for BIOS; the image must then have a kernel. Without either the disk is data.
+    The controller follows the clone as a job. What boots tells it, once, by a ticket on the new
+    disk: only then is the job done. `nodectl job watch N`, on another machine, waits.
 
-    The controller follows the clone as a job. What boots tells it, once, by a ticket that is left
-    on the new disk: only then is the job done. `nodectl job watch N`, on another machine, waits.
     Status: 0 cloned and read back, 10/11/14 a path or value, 12 full, 15/16 a program is missing or
     failed, 17 not root, 18 not confirmed, 20-29 content, 30 swarm, 40-43 realm and controller, 50
     no such disk or several, 51 in use, 52 too small, 53 layout has mistakes, 54 changed since the
@@ -111,13 +120,12 @@ def clone(
     from nodectl.node.booting import BootWish
     from nodectl.node.clone import CloneWish
 
-    wanted = read_layout(layout)
     source = open_image(state, image)
     name = _node_name(hostname or source.node_name)
     said, files = (None, ()) if dry_run else given_to(state, name)
     wish = CloneWish(
         disks=tuple(disk),
-        layout=wanted,
+        layout=_layout_of(state, layout, disklayout),
         node_name=name,
         verify=verify,
         unmount=unmount,
@@ -125,12 +133,18 @@ def clone(
         inventory=said,
         files=(*files, *_membership_of(state)) if join_clone else files,
         keep=not fresh_keys,
+        scripts=given_scripts(state, name, image, runs=scripts and not dry_run),
     )
-    if dry_run:
-        print_plan(wish, source, as_json=as_json)
-        return
-    following = _Following(follow=follow, state=state, job=job, restart=restart)
-    _run_followed(wish, source, following, yes=yes, as_json=as_json)
+    asked = _Asked(dry_run=dry_run, follow=follow, state=state, job=job, restart=restart)
+    _plan_or_clone(wish, source, asked, yes=yes, as_json=as_json)
+
+
+def _layout_of(state: Path, layout: Path | None, disklayout: str) -> "Layout":
+    from nodectl.errors import InvalidInput
+
+    if layout is not None and disklayout:
+        raise InvalidInput("--layout and --disklayout contradict each other")
+    return stored_layout(state, disklayout) if disklayout else read_layout(layout)
 
 
 def _node_name(text: str) -> str:
@@ -144,22 +158,26 @@ def _node_name(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Following:
-    """How the controller is to follow a clone."""
+class _Asked:
+    """Whether anything is done, and how the controller is to follow it."""
 
+    dry_run: bool
     follow: bool
     state: Path
     job: int | None
     restart: bool
 
 
-def _run_followed(
-    wish: "CloneWish", source: "StoredImage", asked: _Following, *, yes: bool, as_json: bool
+def _plan_or_clone(
+    wish: "CloneWish", source: "StoredImage", asked: _Asked, *, yes: bool, as_json: bool
 ) -> None:
-    """Clone; tell the controller of each step, and of the restart if there is to be one."""
+    """Print the plan; or clone, and tell the controller of each step and of the restart."""
     from nodectl.errors import InvalidInput
     from nodectl.node.told_clone import ToldClone
 
+    if asked.dry_run:
+        print_plan(wish, source, as_json=as_json)
+        return
     if asked.restart and wish.boot.elsewhere:
         raise InvalidInput("--restart and --for-other-machine contradict each other")
     if not asked.follow:

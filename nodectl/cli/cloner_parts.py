@@ -42,6 +42,7 @@ def register(_app: typer.Typer) -> None:
     """Add these commands beside the others of cv-cloner."""
     cloner_app.command("identify")(identify)
     cloner_app.command("config")(config)
+    cloner_app.command("script")(script)
     cloner_app.command("image-list")(image_list)
     cloner_app.command("image-details")(image_details)
     cloner_app.command("disklayout")(disklayout)

@@ -1,7 +1,6 @@
 """`nodectl node add|set|show|forget`: what is said of a node, before it joined and ever after."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +15,6 @@ from nodectl.cli.nodes import node_names
 
 if TYPE_CHECKING:
     from nodectl.catalog.inventory import NodeInventory
-    from nodectl.catalog.site_files import FilledFile
     from nodectl.node.client import ControlClient
 
 _LISTS = frozenset({"addresses", "gateway", "dns", "search", "members"})
@@ -163,41 +161,6 @@ def node_forget(name: Name, state: StateOption = None) -> None:
     _checked(name)
     ask(state, lambda client: forget_inventory(client, name))
     print(f"the inventory has no {name} any more")
-
-
-def given_to(
-    state: Path | None, name: str
-) -> "tuple[NodeInventory | None, tuple[FilledFile, ...]]":
-    """Return what the controller says of a node that is about to be made, and gives to it.
-
-    A member may ask for itself only, and a controller may be away: then it is said on stderr that
-    the node gets what the image has.
-
-    Raises:
-        TemplateInvalid: a template cannot be filled in for the node.
-    """
-    from nodectl.catalog.inventory import NodeInventory
-    from nodectl.errors import ControllerUnreachable, NotAllowed, UnknownNode
-    from nodectl.identity.site import filled_files
-    from nodectl.node.inventory import inventory_of
-    from nodectl.node.site_files import files_of
-
-    said: NodeInventory | None = None
-    files: tuple[FilledFile, ...] = ()
-    try:
-        said = ask(state, lambda client: inventory_of(client, name))[0]
-    except UnknownNode:
-        pass
-    except (ControllerUnreachable, NotAllowed) as exc:
-        print(
-            f"nodectl: nothing is known of {name}: {exc}; its network stays as in the image",
-            file=sys.stderr,
-        )
-    try:
-        files = ask(state, lambda client: files_of(client, name))
-    except (ControllerUnreachable, NotAllowed) as exc:
-        print(f"nodectl: {name} is given no secrets and templates: {exc}", file=sys.stderr)
-    return said, filled_files(files, said or NodeInventory(name=name))
 
 
 def _checked(name: str) -> str:

@@ -136,7 +136,7 @@ class ControlApi:
             ("DELETE", "/v1/nodes/{name}"): self._remove_node,
             **self.inventory.routes(),
             **self._files_api.routes(),
-            **CloningApi(self.cloning, self._note).routes(),
+            **CloningApi(self.cloning, self._note, self._is_for).routes(),
             **self._access_api.routes(),
             **self.terms.routes(),
             **self._clones_api.routes(),
@@ -167,6 +167,10 @@ class ControlApi:
             return node.name == fields.get("node", fields.get("name"))
         job_id = fields.get("job_id", "")
         return job_id.isascii() and job_id.isdigit() and self.jobs.concerns(int(job_id), node.name)
+
+    def _is_for(self, node: str, image: str) -> bool:
+        """Say whether an image is for a member."""
+        return self.access.may_have(self.members.get(node), image)
 
     def _may_have_root(self, node: NodeRecord, root: Root) -> bool:
         """Say whether one of the images that a root is a generation of is for a member."""

@@ -80,12 +80,15 @@ class CloneParts:
         if document is not None:
             self._catalog.delete(document.key, expected=document.revision)
 
-    def of_node(self, name: str) -> CloneConfig:
-        """Return what a node is cloned with; its layout is its own, else its image's."""
+    def of_node(self, name: str, image: str = "") -> CloneConfig:
+        """Return what a node is cloned with, with its own image or another one.
+
+        Its layout is its own, else its image's.
+        """
         found = self._inventory.find(name)
         if found is None:
-            return CloneConfig(image="", disklayout="")
-        return self.of_image(found[0].image, found[0].layout)
+            return self.of_image(image, "")
+        return self.of_image(image or found[0].image, found[0].layout)
 
     def of_image(self, image: str, disklayout: str) -> CloneConfig:
         """Return what an image on a layout (empty: the one it was captured with) is cloned with."""

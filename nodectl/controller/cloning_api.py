@@ -9,8 +9,9 @@ from aiohttp import web
 
 from nodectl.catalog.cloning import CONTENT_MAX, CloneConfig, Part, PartKind, PartName
 from nodectl.controller import wire
+from nodectl.controller.auth import NODE
 from nodectl.controller.cloning import CloneParts, part_fields
-from nodectl.errors import InvalidInput
+from nodectl.errors import InvalidInput, NotAllowed
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Note = Callable[..., None]  # (request, what, whom, **details): writes the audit log
@@ -19,10 +20,14 @@ Note = Callable[..., None]  # (request, what, whom, **details): writes the audit
 class CloningApi:
     """What may be asked and said about the parts."""
 
-    def __init__(self, parts: CloneParts, note: Note) -> None:
-        """Work on the controller's parts; `note` writes the audit log."""
+    def __init__(self, parts: CloneParts, note: Note, may_have: Callable[[str, str], bool]) -> None:
+        """Work on the controller's parts; `note` writes the audit log.
+
+        `may_have` says whether an image is for a member, by their names.
+        """
         self._parts = parts
         self._note = note
+        self._may_have = may_have
 
     def routes(self) -> Mapping[tuple[str, str], Handler]:
         """Return the handler of each path."""
@@ -55,7 +60,10 @@ class CloningApi:
 
     async def _of_node(self, request: web.Request) -> web.Response:
         name = wire.parse_name(request.match_info["name"])
-        return web.json_response(config_fields(self._parts.of_node(name)))
+        image = wire.parse_name(request.query["image"]) if "image" in request.query else ""
+        if image and not self._may_have(request[NODE], image):
+            raise NotAllowed(f"{image} is not for {request[NODE]}")
+        return web.json_response(config_fields(self._parts.of_node(name, image)))
 
 
 def config_fields(config: CloneConfig) -> dict[str, Any]:

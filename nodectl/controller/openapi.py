@@ -259,7 +259,8 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("DELETE", "/v1/cloning/{part}/{name}"): Operation(summary="Forget one.", answer=_NOTHING),
     ("GET", "/v1/nodes/{name}/cloning"): Operation(
-        summary="What a node is cloned with, as the inventory says.",
+        summary="What a node is cloned with, as the inventory says, or with another image.",
+        query={"image": _NAME},
         answer=_object(image=_STRING, disklayout=_STRING, parts=_list(_PART)),
     ),
     ("GET", "/v1/releases"): Operation(

@@ -42,6 +42,7 @@ from nodectl.node.booting import (
     place_telling,
     write_entries,
 )
+from nodectl.node.scripts import Scripts, run_script
 
 _SHOWN_DIFFERENCES = 10
 
@@ -101,6 +102,7 @@ class CloneWish:
     inventory: NodeInventory | None = None  # what is said of the node; None: nothing
     boot: BootWish = field(default_factory=BootWish)
     files: tuple[FilledFile, ...] = ()  # of the site, templates filled in
+    scripts: Scripts = field(default_factory=Scripts)
     keep: bool = True  # take host keys and the like over from the node's old system on the disk
 
     def __post_init__(self) -> None:
@@ -178,6 +180,8 @@ def clone_onto_disk(
     if os.geteuid() == 0:
         for folder in release_abandoned():
             watch.on(Note(text=f"released {folder}, left by a clone that was killed"))
+    if wish.scripts.pre is not None:
+        run_script(wish.scripts.pre, node=wish.node_name, root=None, observer=watch)
     plan = plan_clone(wish, image.plain_bytes + image.kept_bytes)
     place = check_boots(wish, plan, image)
     if not confirm(plan):
@@ -193,6 +197,9 @@ def clone_onto_disk(
         filled, own = _write(plan, _owner(wish, image, old), image, folder, watch)
         files = _read_back(plan, wish, image, folder, own=own, observer=watch)
         boot = _make_bootable(plan, wish, place, folder, watch, first) if place else None
+        if wish.scripts.post is not None:
+            with mounted(plan.mounts, folder) as root:
+                run_script(wish.scripts.post, node=wish.node_name, root=root, observer=watch)
     return CloneReport(
         disk=plan.disk.path,
         serial=plan.disk.serial,
@@ -202,19 +209,24 @@ def clone_onto_disk(
         machine_id=files.machine_id,
         host_keys=files.host_keys,
         notes=(*old.notes, *files.notes),
-        filesystems={
-            point: each.uuid
-            for each in plan.filesystems
-            for point in (
-                [point for point, _, _ in mount_points(each.filesystem)] or [each.filesystem.type]
-            )
-        },
+        filesystems=_uuids(plan),
         entries=filled.entries,
         plain_bytes=filled.plain_bytes,
         boot=boot,
         verified=wish.verify,
         seconds=watch.seconds,
     )
+
+
+def _uuids(plan: DiskPlan) -> dict[str, str]:
+    """Return the UUID for each mount point, or type of what is mounted nowhere."""
+    return {
+        point: each.uuid
+        for each in plan.filesystems
+        for point in (
+            [point for point, _, _ in mount_points(each.filesystem)] or [each.filesystem.type]
+        )
+    }
 
 
 def check_boots(wish: CloneWish, plan: DiskPlan, image: ImageSource) -> BootPlace | None:

@@ -9,9 +9,13 @@ from nodectl.errors import PathMissing
 from nodectl.node.client import ControlClient
 
 
-async def config_of(client: ControlClient, node: str) -> CloneConfig:
-    """Return what a node is cloned with, as the inventory says; a member may ask for itself."""
-    answer = await client.ask("GET", f"/v1/nodes/{node}/cloning")
+async def config_of(client: ControlClient, node: str, image: str = "") -> CloneConfig:
+    """Return what a node is cloned with, as the inventory says, or with another image.
+
+    A member may ask for itself.
+    """
+    query = f"?image={image}" if image else ""
+    answer = await client.ask("GET", f"/v1/nodes/{node}/cloning{query}")
     return CloneConfig(
         image=answer["image"],
         disklayout=answer["disklayout"],

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from commands import Commands
+from loop_disks import MIB, LoopDisk, loop_disk
 
 LAYOUT = """\
 schema = 1
@@ -58,6 +59,11 @@ class Site:
 
     def new_image(self, name: str, *words: str) -> str:
         return self.cloner("new-image", "--image", name, *self.of_tree(), *words)
+
+    def script(self, when: str, text: str) -> None:
+        file = self.commands.folder / f"{when}.sh"
+        file.write_text(text)
+        self.cloner("script", "--image", "node", "--type", when, "--set", str(file))
 
     def options(self, image: str) -> dict[str, object]:
         found = json.loads(self.cloner("config", "--image", image))["options"]
@@ -185,3 +191,57 @@ def test_a_copy_goes_to_a_server_that_gets_it(site: Site) -> None:
     silent.mkdir()
     story = site.commands.fails("silent", 14, *words, *site.of_tree())
     assert "serve does not run on this machine" in story
+
+
+PRE = "#!/bin/sh\nenv | grep ^NODECTL_ | grep -v STATE | sort >{told}\n"
+POST = """#!/bin/sh
+echo "$NODECTL_NODE has $NODECTL_IMAGE" >"$NODECTL_ROOT/etc/said"
+"""
+
+
+def _clone(disk: LoopDisk, *words: str) -> tuple[str, ...]:
+    where = ("--disk", disk.path, "--disklayout", "node", "--for-other-machine")
+    return ("clone", "node", *where, "--yes", "--no-follow", *words)
+
+
+@pytest.mark.root
+def test_scripts_run_before_and_after_a_clone(site: Site) -> None:
+    site.new_image("node", "--disklayout", "node", "--yes")
+    told = site.commands.folder / "told"
+    site.script("pre", PRE.format(told=told))
+    site.script("post", POST)
+    kept = site.cloner("script", "--image", "node", "--type", "pre", "--get")
+    assert kept == PRE.format(told=told)
+    details = json.loads(site.cloner("image-details", "--image", "node", "--json"))
+    assert details["scripts"] == {"pre": "pre.sh", "post": "post.sh"}
+    mount = site.commands.folder / "mnt"
+    with loop_disk(site.commands.folder / "disk", 200 * MIB) as disk:
+        site.ok(*_clone(disk))
+        assert told.read_text() == "NODECTL_IMAGE=node\nNODECTL_NODE=c\n"
+        with disk.mounted(1, mount) as root:
+            assert (root / "etc/said").read_text() == "c has node\n"
+            assert (root / "etc/motd").read_text() == "hello\n"
+        told.unlink()
+        site.ok(*_clone(disk, "--no-scripts"))
+        assert not told.exists()
+        with disk.mounted(1, mount) as root:
+            assert not (root / "etc/said").exists()
+
+
+@pytest.mark.root
+def test_a_script_that_fails_fails_the_clone_before_the_disk_is_touched(site: Site) -> None:
+    site.new_image("node", "--disklayout", "node", "--yes")
+    site.script("pre", "#!/bin/sh\necho no such shelf >&2\nexit 3\n")
+    with loop_disk(site.commands.folder / "disk", 200 * MIB) as disk:
+        story = site.commands.run("c", *_clone(disk))
+        assert story.returncode == 16
+        assert "no such shelf" in story.stderr
+        assert not any(disk.backing.read_bytes())
+    site.cloner("script", "--image", "node", "--type", "pre", "--remove")
+    site.fails(10, "script", "--image", "node", "--type", "pre", "--get")
+    site.fails(14, "script", "--image", "node", "--type", "post", "--get", "--remove")
+    no_script = site.commands.folder / "no-script"
+    no_script.write_text("echo no interpreter\n")
+    words = ("script", "--image", "node", "--type", "pre", "--set", str(no_script))
+    assert "#!" in site.fails(14, *words)
+    site.commands.fails("c", 10, "clone", "node", "--disklayout", "nothing", "--yes")
