@@ -1,6 +1,6 @@
 """Who may call what: one table. What does not stand in it nobody may call.
 
-What each path takes and answers stands in `openapi.py`, for the same table.
+What each path takes and answers stands in `operations.py`, for the same table.
 
 A member that may not call something gets 403, and that is logged and audited. A machine without a
 certificate of the realm and the right MAC gets 401 for every path but the join and the telling of

@@ -20,6 +20,7 @@ from nodectl.controller.cloning_api import parse_part
 from nodectl.controller.inventory_api import parse_write
 from nodectl.controller.multicast import with_session
 from nodectl.controller.netboot_api import parse_netboot
+from nodectl.controller.operations import OPERATIONS
 from nodectl.controller.policy import BOOTED, JOIN
 from nodectl.controller.site_files_api import parse_file
 from nodectl.controller.terms import parse_terms
@@ -185,14 +186,14 @@ def _schema(body: object) -> object:
 
 
 def test_every_body_is_here() -> None:
-    with_body = {key for key, operation in openapi.OPERATIONS.items() if operation.body}
+    with_body = {key for key, operation in OPERATIONS.items() if operation.body}
     assert with_body == set(BODIES)
 
 
 @pytest.mark.parametrize("key", sorted(BODIES), ids=" ".join)
 def test_the_controller_takes_what_the_document_says_and_nothing_else(key: tuple[str, str]) -> None:
     parse, good = BODIES[key]
-    schema = jsonschema_rs.Draft202012Validator(_schema(openapi.OPERATIONS[key].body))
+    schema = jsonschema_rs.Draft202012Validator(_schema(OPERATIONS[key].body))
 
     def taken(body: object) -> bool:
         try:
