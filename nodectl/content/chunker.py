@@ -2,9 +2,12 @@
 
 * Blocks of 4 KiB, counted from the start of the image: file systems place data on such borders.
 * A block of zeros belongs to no chunk: it ends the one before it, and is a hole.
-* A chunk ends behind a block whose XXH3-64 is below a threshold (128 KiB on average, so that the
-  cut follows the content when it moves by whole blocks), but not before 32 KiB and at the latest at
+* A chunk ends behind a block whose XXH3-64 is below a threshold (64 KiB on average, so that the
+  cut follows the content when it moves by whole blocks), but not before 16 KiB and at the latest at
   512 KiB; always at a multiple of 64 MiB, so that ranges can be read by different workers.
+
+64 KiB and not 128: of 30 packages upgraded in an ext4 image 12 MiB less of 75 MiB are new
+(bench/updates.py), for half as much again of index rows and no loss of speed that can be measured.
 
 The hash decides only where to cut: no identity depends on it.
 """
@@ -15,9 +18,9 @@ from xxhash import xxh3_64_intdigest
 
 BLOCK = 4096
 RANGE = 64 << 20  # no chunk crosses a multiple of this
-AVERAGE = 128 << 10
+AVERAGE = 64 << 10
 CHUNK_LEAST = AVERAGE // 4
-CHUNK_MOST = AVERAGE * 4
+CHUNK_MOST = AVERAGE * 8
 # 1.3: what the least size takes away from the average is put back.
 _THRESHOLD = int(BLOCK / AVERAGE * 1.3 * 2**64)
 _ZEROS = bytes(BLOCK)

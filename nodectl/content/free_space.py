@@ -4,7 +4,9 @@ A range counts as free only when a tool of that file system says so and the file
 and alone in its place; whatever cannot be known is read.
 
 * ext2, ext3, ext4, also inside partitions: the groups' free blocks, from dumpe2fs (e2fsprogs). It
-  must be clean, its journal empty, and the free blocks as many as the superblock counts.
+  must be clean, its journal empty, and the free blocks as many as the superblock counts. What an
+  empty journal holds behind its own superblock is of no use to anybody, and other after each use:
+  it counts as free where the journal is mapped by extents (debugfs tells where it is).
 * XFS and btrfs that begin with the image: the domain log of partclone (partclone.xfs and
   partclone.btrfs, which writes a mapfile as ddrescue has it). XFS must have a clean log, btrfs no
   log tree, and one device.
@@ -17,7 +19,7 @@ import json
 import logging
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +35,11 @@ _EXT = frozenset({"ext2", "ext3", "ext4"})
 _BTRFS_SUPER = 0x10000
 _BTRFS_LOG_ROOT, _BTRFS_DEVICES = 0x60, 0x88  # u64 little-endian, in the superblock
 _FREE_GROUP = re.compile(rb"^  Free blocks: (.*)$", re.MULTILINE)
+_JOURNAL_INODE = 8
+# Of a leaf: level, depth, "n/ of", logical from - to, physical from - to, blocks.
+_EXTENT = re.compile(
+    rb"^ *(\d+)/ *(\d+) +\d+/ *\d+ +(\d+) - +(\d+) +(\d+) - +(\d+) +(\d+)", re.MULTILINE
+)
 _RANGE = re.compile(rb"0x([0-9a-f]+)(?:-0x([0-9a-f]+))?")
 
 
@@ -121,8 +128,28 @@ def _free_of_ext(path: Path, place: _Place) -> Iterator[Extent]:
     fits = blocks * block <= place.size and all(end <= blocks for _, end in free)
     if not fits or counted != int(facts[b"Free blocks"]):
         raise ValueError(f"{counted} free blocks found, not {int(facts[b'Free blocks'])}")
-    for begin, end in free:
+    for begin, end in sorted([*free, *_empty_journal(path, place, facts)]):
         yield place.offset + begin * block, (end - begin) * block
+
+
+def _empty_journal(
+    path: Path, place: _Place, facts: Mapping[bytes, bytes]
+) -> Iterator[tuple[int, int]]:
+    """Yield first block and block behind of what an empty journal holds after its superblock."""
+    own = facts.get(b"Journal inode", b"").strip() == str(_JOURNAL_INODE).encode()
+    if not own or facts.get(b"Journal start", b"").strip() != b"0":
+        return
+    said = run(["debugfs", "-R", f"ex <{_JOURNAL_INODE}>", f"{path}?offset={place.offset}"]).stdout
+    leaves = [tuple(map(int, found[2:])) for found in _EXTENT.findall(said) if found[0] == found[1]]
+    total = sum(blocks for *_, blocks in leaves)
+    if not leaves or total != int(facts.get(b"Total journal blocks", b"0")):
+        return
+    for logical, _, first, last, blocks in leaves:
+        if last - first + 1 != blocks:
+            return
+        begin = first + 1 if logical == 0 else first
+        if begin <= last:
+            yield begin, last + 1
 
 
 # ---------------------------------------------------------------- XFS, btrfs

@@ -24,15 +24,15 @@ def test_the_cut_is_the_same_for_ever() -> None:
     assert len(found) == GOLDEN_COUNT
 
 
-GOLDEN = [(0, 102400), (102400, 266240), (368640, 167936), (536576, 53248)]
-GOLDEN_COUNT = 66
+GOLDEN = [(0, 53248), (53248, 49152), (102400, 57344), (159744, 155648)]
+GOLDEN_COUNT = 124
 
 
 def test_chunks_are_within_bounds_and_of_the_wanted_size() -> None:
     lengths = [length for _, length in places(DATA)]
     assert sum(lengths) == len(DATA)
     assert all(CHUNK_LEAST <= length <= CHUNK_MOST for length in lengths[:-1])
-    assert 96 << 10 < sum(lengths) / len(lengths) < 160 << 10
+    assert 48 << 10 < sum(lengths) / len(lengths) < 80 << 10
 
 
 def test_zeros_are_holes_and_end_a_chunk() -> None:

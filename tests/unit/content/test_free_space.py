@@ -61,6 +61,26 @@ def test_a_file_system_is_whole_without_what_it_calls_free(
 
 
 @ext
+@pytest.mark.parametrize("kind", ["ext4", "ext3"])
+def test_what_an_empty_journal_holds_is_of_no_use(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "image"
+    make_ext(path, 48 * MIB, "-b", "4096", kind=kind)
+    words = sh("debugfs", "-R", "blocks <8>", path).split()
+    head, *used = (int(word) * 4096 for word in words)
+    with path.open("r+b") as file:
+        for offset in used if kind == "ext4" else ():
+            file.seek(offset)
+            file.write(random.Random(offset).randbytes(4096))  # of transactions long done
+    free = free_ranges(path, 48 * MIB)
+    covered = {at for begin, length in free for at in range(begin, begin + length, 4096)}
+    assert head not in covered
+    assert covered.isdisjoint(used) if kind == "ext3" else covered.issuperset(used)
+    path.write_bytes(without_free(path))
+    sh("e2fsck", "-f", "-n", path)
+    assert b"Journal start:            0" in sh("dumpe2fs", "-h", path).encode()
+
+
+@ext
 def test_partitions_are_looked_into(tmp_path: Path) -> None:
     inner, disk = tmp_path / "inner", tmp_path / "disk"
     make_ext(inner, 32 * MIB)
