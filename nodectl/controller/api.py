@@ -219,6 +219,7 @@ class ControlApi:
     async def _remove_node(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         self.members.remove(name)
+        self.polls.forget(name)
         self.access.forget(name)
         self.releases.change_swarm_keys()
         self.tracker.forget(name)

@@ -113,6 +113,13 @@ class Polls:
             if work:
                 self._end(held, work)
 
+    def forget(self, name: str) -> None:
+        """End the waiting of who is no member any more: another may get its name, and its work."""
+        for held in [held for held in self._held if held.node.name == name]:
+            self._held.pop(held).cancel()
+            held.connection.hold(None)
+            held.connection.transport.close()
+
     def close(self) -> None:
         """Answer all, and let nobody wait any more: the server is stopping."""
         self._closed = True

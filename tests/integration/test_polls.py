@@ -206,6 +206,25 @@ def test_a_question_that_waits_is_answered_when_there_is_work(tmp_path: Path) ->
     run_async(main())
 
 
+def test_who_is_removed_while_it_waits_hears_no_more(tmp_path: Path) -> None:
+    """Its name may be another machine's a moment later, and with it the work."""
+
+    async def main() -> None:
+        async with _lab(tmp_path) as (controller, member), _line(controller, member) as line:
+            line.writer.write(_question(member, wait_ms=30_000))
+            async with _line(controller, member) as other:  # by then the first one waits
+                assert (await other.ask(_question(member))).body == NOTHING
+            async with controller.operator() as operator:
+                await operator.remove_node("n1")
+            await controller.member(tmp_path / "again", "n1")
+            await _job(controller)
+            with pytest.raises(asyncio.IncompleteReadError):
+                async with asyncio.timeout(10):
+                    await line.answer()
+
+    run_async(main())
+
+
 def test_who_asks_again_without_waiting_is_shown_the_door(tmp_path: Path) -> None:
     async def main() -> None:
         async with _lab(tmp_path) as (controller, member):
